@@ -1,0 +1,15 @@
+"""Kernels, their compositions, and the entry point `infer`."""
+
+from jurax.inference.compose import ess_below as ess_below
+from jurax.inference.compose import repeat as repeat
+from jurax.inference.compose import when as when
+from jurax.inference.extend import Extend as Extend
+from jurax.inference.importance import ImportanceSampling as ImportanceSampling
+from jurax.inference.infer import infer as infer
+from jurax.inference.kernel import AbstractKernel as AbstractKernel
+from jurax.inference.particle_filter import ParticleFilter as ParticleFilter
+from jurax.inference.resample import Resample as Resample
+from jurax.inference.resampling import Multinomial as Multinomial
+from jurax.inference.resampling import Residual as Residual
+from jurax.inference.resampling import Stratified as Stratified
+from jurax.inference.resampling import Systematic as Systematic

@@ -1,0 +1,110 @@
+"""One entry point: `infer(key, target, algorithm)`."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array
+
+from jurax.inference import stepwise
+from jurax.ppl import AbstractProcess, Cost, Posterior
+from jurax.ppl.population import INVALID
+
+
+def infer(
+    key: Array,
+    target: Any,
+    algorithm: Any,
+    *,
+    budget: Cost | None = None,
+    progress: bool = False,
+    checkpoint: str | Path | None = None,
+    throw: bool = True,
+) -> Posterior:
+    """Run `algorithm` on `target` and return its posterior.
+
+    For a traceable target this is a pure function: it may be jitted, mapped over keys and sharded.
+    With `progress` or `checkpoint`, and for hosted targets, the same steps run one by one.
+
+    Args:
+        key: typed JAX key (an array of keys for packed problems, one for each); consumed. An
+            integer key for packed problems is split.
+        target: a process, or a NumPyro program bound by `jurax.ppl.bind`.
+        algorithm: such as `ParticleFilter(num_particles=1024)`.
+        budget: what may be spent on each problem. Steps that might exceed it are not made; the
+            posterior then holds what was reached, and its status says so.
+        progress: show a progress bar.
+        checkpoint: file that keeps the state after every step; an interrupted run resumes from it
+            and ends with the same result. Removed at the end.
+        throw: raise where a potential was NaN or +inf. Otherwise the status reports it.
+
+    Raises:
+        TypeError: if `target` is not a process or bound program, or `algorithm` not an algorithm.
+        ValueError: if a potential was NaN or +inf and `throw` is set.
+    """
+    process = as_process(target)
+    if not hasattr(algorithm, "run"):
+        raise TypeError(
+            f"algorithm must be an algorithm such as ParticleFilter(num_particles=100), "
+            f"got {algorithm!r}; a bare kernel makes single steps: use its init and step"
+        )
+    key = check_key(key, process)
+    started = time.perf_counter()
+    if process.hosted or progress or checkpoint is not None:
+        posterior = stepwise.run(
+            key, process, algorithm, budget=budget, progress=progress, checkpoint=checkpoint
+        )
+    elif isinstance(key, jax.core.Tracer):
+        posterior = algorithm.run(key, process, budget)
+    else:
+        posterior = _compiled(key, process, algorithm, budget)
+    return finish(posterior, started, throw)
+
+
+@eqx.filter_jit
+def _compiled(key: Array, process: AbstractProcess, algorithm: Any, budget: Cost | None):
+    return algorithm.run(key, process, budget)
+
+
+def as_process(target: Any) -> AbstractProcess:
+    """The process of a target; a bound program becomes one by its scan."""
+    if isinstance(target, AbstractProcess):
+        return target
+    if hasattr(target, "process"):
+        return target.process()
+    raise TypeError(
+        f"target must be a process or a program bound by jurax.ppl.bind(model, ...), got "
+        f"{type(target).__name__}"
+    )
+
+
+def check_key(key: Array, process: AbstractProcess) -> Array:
+    """A typed key of the batch shape of the process."""
+    if not (isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError("key must be a typed key, for instance jax.random.key(0)")
+    if key.shape == () and process.batch_shape:
+        return jax.random.split(key, process.batch_shape)
+    if key.shape != process.batch_shape:
+        raise ValueError(
+            f"key has shape {key.shape}; this process packs problems of shape "
+            f"{process.batch_shape} and takes one key for each, or a single key to split"
+        )
+    return key
+
+
+def finish(posterior: Posterior, started: float, throw: bool) -> Posterior:
+    """Add what only the host knows: seconds, and whether a potential was invalid."""
+    status = posterior.info.get("status")
+    if status is None or isinstance(status, jax.core.Tracer):
+        return posterior
+    jax.block_until_ready(posterior.log_weights)
+    if throw and bool((status == INVALID).any()):
+        raise ValueError(
+            "a potential (reward) was NaN or +inf. Potentials must be finite or zero "
+            "(log-increment -inf). Mend the potential, or pass throw=False to give such particles "
+            "weight zero and see them in posterior.status"
+        )
+    seconds = time.perf_counter() - started
+    return eqx.tree_at(lambda p: p.cost.seconds, posterior, seconds)

@@ -1,0 +1,119 @@
+"""The driver of steps: one compiled loop for traceable processes, a Python loop for hosted ones.
+
+Both run the same `advance`; nothing of the algorithm is here. Infos are written into storage that
+is allocated before the loop, one slot for each step; records and ancestors of a history likewise.
+Shape letters: B problems, N particles, T steps.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from jurax.inference.compose import step_key
+from jurax.inference.kernel import AbstractKernel, Info, active_rows
+from jurax.ppl import AbstractProcess, Cost, Population
+from jurax.ppl.population import OK, OUT_OF_BUDGET
+
+
+class Run(eqx.Module):
+    """The state of a loop.
+
+    Attributes:
+        population: the current population.
+        cost: what was spent so far.
+        info: infos by step, `(T, *B, ...)` inside the loop and `(*B, T, ...)` after it.
+        records: `process.record` by step, `(T + 1, *B, N, ...)`, or None.
+    """
+
+    population: Population
+    cost: Cost
+    info: Info
+    records: PyTree
+
+
+def start_run(
+    kernel: AbstractKernel, population: Population, process: AbstractProcess, history: bool
+) -> Run:
+    """Allocate the storage of a loop, filled with the info of steps that are not made."""
+    num_steps = process.num_steps
+    idle = {**kernel.idle_info(population), "ess": jnp.zeros_like(population.ess)}
+    idle.pop("cost", None)
+    info = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_steps, *x.shape)), idle)
+    records = None
+    if history:
+        first = process.record(population.particles, population.time)
+        records = jax.tree.map(lambda x: _store(jnp.zeros((num_steps + 1, *x.shape), x.dtype), x, 0), first)
+    cost = jax.tree.map(jnp.asarray, process.cost(None, population.particles))
+    return Run(population=population, cost=cost, info=info, records=records)
+
+
+def advance(kernel: AbstractKernel, key: Array, run: Run, process: AbstractProcess) -> Run:
+    """Make one step and file its info and record."""
+    time = run.population.time
+    population, info = kernel.step(step_key(key, time), run.population, process)
+    cost = jax.tree.map(lambda a, b: a + b, run.cost, info.pop("cost", Cost()))
+    info["ess"] = population.ess
+    records = run.records
+    if records is not None:
+        record = process.record(population.particles, population.time)
+        records = jax.tree.map(lambda s, x: _store(s, x, population.time), records, record)
+    filed = jax.tree.map(lambda store, x: _store(store, x, time), run.info, info)
+    return Run(population=population, cost=cost, info=filed, records=records)
+
+
+def check_budget(run: Run, process: AbstractProcess, budget: Cost | None) -> Run:
+    """Report problems that could exceed the budget in the next step; they are not extended."""
+    if budget is None:
+        return run
+    population = run.population
+    bound = jax.tree.map(lambda a, b: a + b, run.cost, process.cost_bound(population.particles))
+    over = ~bound.within(budget) & jnp.any(active_rows(population, process), axis=-1)
+    status = jnp.where(over & (population.status == OK), OUT_OF_BUDGET, population.status)
+    return eqx.tree_at(lambda r: r.population.status, run, status)
+
+
+def is_running(run: Run, process: AbstractProcess) -> Array:
+    """Whether another step is due."""
+    return (run.population.time < process.num_steps) & jnp.any(
+        active_rows(run.population, process)
+    )
+
+
+def run_steps(
+    kernel: AbstractKernel,
+    key: Array,
+    population: Population,
+    process: AbstractProcess,
+    *,
+    history: bool = False,
+    budget: Cost | None = None,
+) -> Run:
+    """Step until `num_steps` or until no row is active; consumes `key` (folded by step)."""
+    run = check_budget(start_run(kernel, population, process, history), process, budget)
+
+    def body(run: Run) -> Run:
+        return check_budget(advance(kernel, key, run, process), process, budget)
+
+    if process.hosted:
+        while is_running(run, process):
+            run = body(run)
+    elif process.num_steps > 0:
+        run = jax.lax.while_loop(lambda run: is_running(run, process), body, run)
+    return finish_run(run)
+
+
+def finish_run(run: Run) -> Run:
+    """Move the axis of steps behind the problems."""
+    depth = run.population.status.ndim
+
+    def move(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, depth), tree)
+
+    return Run(run.population, run.cost, move(run.info), move(run.records))
+
+
+def _store(storage: Array, value: Array, slot: Array | int) -> Array:
+    return jax.lax.dynamic_update_index_in_dim(storage, value.astype(storage.dtype), slot, 0)

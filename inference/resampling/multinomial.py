@@ -1,0 +1,31 @@
+"""Multinomial resampling: independent ancestors with probabilities W.
+
+Slots are exchangeable and unsorted, which conditional algorithms need (Gordon, Salmond and Smith
+1993). Its variance is the largest of the schemes here.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jurax.inference.resampling import counting
+from jurax.ppl import random
+
+
+class Multinomial(eqx.Module):
+    """Multinomial resampling: ancestors are independent draws from W.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> weights = jnp.log(jnp.array([0.0, 1.0, 0.0]))
+        >>> Multinomial()(jax.random.key(0), weights, 4).tolist()
+        [1, 1, 1, 1]
+    """
+
+    def __call__(
+        self, key: Array, log_weights: Float[Array, " N"], num_particles: int
+    ) -> Int[Array, " M"]:
+        """Draw `num_particles` independent ancestors; consumes `key`."""
+        ends = counting.prefix_sum_of_weights(log_weights, 1)
+        points = 1 - random.uniform(key, (num_particles,), ends.dtype, breaks=lambda: 1 - ends)
+        return counting.parents_of_points(ends, points)

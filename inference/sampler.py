@@ -1,0 +1,83 @@
+"""What the samplers share: a number of particles, the kernel of one step, and the run to the end."""
+
+import abc
+import math
+
+import equinox as eqx
+import jax
+from jaxtyping import Array
+
+from jurax.inference.kernel import AbstractKernel
+from jurax.inference.loop import Run, run_steps
+from jurax.ppl import AbstractProcess, Cost, History, Population, Posterior, random
+
+HISTORY_LIMIT = 64 * 2**20  # bytes kept without being asked
+
+
+class AbstractSampler(AbstractKernel):
+    """A kernel that also knows how to run to the end of a process and report a posterior."""
+
+    num_particles: eqx.AbstractVar[int]
+    history: eqx.AbstractVar[bool | None]
+
+    @property
+    @abc.abstractmethod
+    def kernel(self) -> AbstractKernel:
+        """The kernel of one step."""
+
+    def step(self, key, population, process):
+        """One step of the sampler, for a population that the caller keeps."""
+        return self.kernel.step(key, population, process)
+
+    def idle_info(self, population):
+        """The idle info of the kernel."""
+        return self.kernel.idle_info(population)
+
+    def run(self, key: Array, process: AbstractProcess, budget: Cost | None = None) -> Posterior:
+        """Start, step to the end and return the posterior; consumes `key`."""
+        key_init, key_steps = random.split(key)
+        population = self.init(key_init, process, self.num_particles)
+        run = run_steps(
+            self.kernel,
+            key_steps,
+            population,
+            process,
+            history=self.keeps_history(population, process),
+            budget=budget,
+        )
+        return self.report(run, process)
+
+    def report(self, run: Run, process: AbstractProcess) -> Posterior:
+        """The posterior of a finished run."""
+        return posterior_of(run, process, process.target)
+
+    def keeps_history(self, population: Population, process: AbstractProcess) -> bool:
+        """Whether records of every step are stored: as asked, or when they are small."""
+        if self.history is not None:
+            return self.history
+        return history_bytes(population, process) <= HISTORY_LIMIT
+
+
+def history_bytes(population: Population, process: AbstractProcess) -> int:
+    """Memory of the records and ancestors of a whole run, in bytes."""
+    record = jax.eval_shape(process.record, population.particles, population.time)
+    rows = math.prod(population.log_weights.shape)
+    per_step = 4 * rows + sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))
+    return (process.num_steps + 1) * per_step
+
+
+def posterior_of(run: Run, process: AbstractProcess, target: str) -> Posterior:
+    """Collect a finished run into a posterior."""
+    population = run.population
+    history = None
+    if run.records is not None:
+        history = History(records=run.records, ancestors=run.info.get("ancestors"))
+    return Posterior(
+        particles=process.output(population.particles),
+        log_weights=population.log_weights,
+        log_evidence=population.log_evidence_estimate,
+        info={**run.info, "num_steps": population.time, "status": population.status},
+        cost=run.cost,
+        history=history,
+        target=target,
+    )

@@ -1,0 +1,10 @@
+"""The language: processes, populations, posteriors, and the laws they obey."""
+
+from jurax.ppl import random as random
+from jurax.ppl import weights as weights
+from jurax.ppl.cost import Cost as Cost
+from jurax.ppl.population import Population as Population
+from jurax.ppl.posterior import Distribution as Distribution
+from jurax.ppl.posterior import History as History
+from jurax.ppl.posterior import Posterior as Posterior
+from jurax.ppl.process import AbstractProcess as AbstractProcess

@@ -1,0 +1,224 @@
+"""Random draws by the names of `jax.random`, and the one effect of the language: enumeration.
+
+Kernels and finite processes draw through this module only. Two things are added to `jax.random`:
+
+- `key` may be an array of keys of shape `(*B,)`: the result then has the leading axes `*B`, one
+  independent stream for each problem, so that a packed run equals the runs of its problems.
+- inside `enumerating(oracle)` a draw does not consume randomness: it asks the oracle which outcome
+  to return. `jurax.ppl.laws` walks over all outcomes in this way and so computes the exact law of
+  a shipped algorithm. A uniform draw has finitely many *relevant* outcomes if the caller says, by
+  `breaks`, where its result changes; each interval between breaks is one outcome.
+
+The stack of oracles is the only hidden state of `jurax.ppl`. It is empty except inside
+`jurax.ppl.laws`. Shape letters: B problems, K outcomes.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
+from jaxtyping import Array
+
+__all__ = [
+    "bernoulli",
+    "beta",
+    "categorical",
+    "choice",
+    "enumerating",
+    "exponential",
+    "fold_in",
+    "gamma",
+    "gumbel",
+    "is_enumerating",
+    "key",
+    "normal",
+    "permutation",
+    "randint",
+    "split",
+    "uniform",
+]
+
+key = jax.random.key
+
+
+class Oracle(Protocol):
+    """Chooses outcomes in place of a random number generator."""
+
+    def choose(self, probabilities: np.ndarray, key_data: np.ndarray) -> np.ndarray:
+        """Return one outcome index for each row of `probabilities[..., K]`."""
+        ...
+
+
+_ORACLES: list[Oracle] = []
+
+
+@contextlib.contextmanager
+def enumerating(oracle: Oracle) -> Iterator[Oracle]:
+    """Let `oracle` decide every draw that is traced inside the context."""
+    _ORACLES.append(oracle)
+    try:
+        yield oracle
+    finally:
+        _ORACLES.pop()
+
+
+def is_enumerating() -> bool:
+    """Whether draws are decided by an oracle at the moment."""
+    return bool(_ORACLES)
+
+
+def split(key: Array, num: int = 2) -> Array:
+    """Split each key into `num` keys, stacked on a new *leading* axis: shape `(num, *B)`.
+
+    Args:
+        key: typed key or array of keys of shape `(*B,)`; consumed.
+        num: number of children, >= 1.
+
+    Example:
+        >>> import jax
+        >>> split(jax.random.split(jax.random.key(0), 5), 2).shape
+        (2, 5)
+    """
+    return jnp.moveaxis(_over_keys(lambda k: jax.random.split(k, num), key), key.ndim, 0)
+
+
+def fold_in(key: Array, data: Array | int) -> Array:
+    """Fold an integer into each key; the key itself stays usable for other integers."""
+    return _over_keys(lambda k: jax.random.fold_in(k, data), key)
+
+
+def uniform(
+    key: Array,
+    shape: tuple[int, ...] = (),
+    dtype=None,
+    minval=0.0,
+    maxval=1.0,
+    *,
+    breaks: Callable[[], Array] | None = None,
+) -> Array:
+    """Draw from the uniform law on [minval, maxval).
+
+    Args:
+        key: typed key or array of keys `(*B,)`; consumed.
+        shape: shape of the draw for one key.
+        dtype: floating type, default that of JAX.
+        minval: lower end.
+        maxval: upper end.
+        breaks: returns the points of [0, 1] between which the caller's result does not depend on
+            the draw, of shape `(*B, *shape, K)` or `(*B, K)`. Called by enumeration only.
+    """
+    if not _ORACLES:
+        draw = functools.partial(
+            jax.random.uniform, shape=shape, dtype=dtype, minval=minval, maxval=maxval
+        )
+        return _over_keys(lambda k: draw(k), key)
+    if breaks is None:
+        raise ValueError(
+            "a uniform draw cannot be enumerated without breaks: pass the points of [0, 1] where "
+            "the result of the caller changes as `breaks`"
+        )
+    edges = _edges(breaks(), key.shape + tuple(shape))
+    outcome = _ask(jnp.diff(edges, axis=-1), key)
+    middle = (edges[..., 1:] + edges[..., :-1]) / 2
+    point = jnp.take_along_axis(middle, outcome[..., None], axis=-1)[..., 0]
+    return minval + (maxval - minval) * point
+
+
+def categorical(
+    key: Array, logits: Array, axis: int = -1, shape: tuple[int, ...] | None = None
+) -> Array:
+    """Draw indices with probabilities proportional to exp(logits) along `axis`.
+
+    Args:
+        key: typed key or array of keys `(*B,)`; consumed. With B the logits start with `*B`.
+        logits: unnormalised log probabilities; -inf is never drawn.
+        axis: the axis of the outcomes; the last one where `key` is an array of keys.
+        shape: shape of the draw for one key, as in `jax.random.categorical`.
+    """
+    if not _ORACLES:
+        return _over_keys(
+            lambda k, x: jax.random.categorical(k, x, axis=axis, shape=shape), key, logits
+        )
+    probabilities = jax.nn.softmax(jnp.moveaxis(logits, axis, -1), axis=-1)
+    if shape is not None:
+        probabilities = jnp.broadcast_to(
+            probabilities, key.shape + tuple(shape) + probabilities.shape[-1:]
+        )
+    return _ask(probabilities, key)
+
+
+def bernoulli(key: Array, p=0.5, shape: tuple[int, ...] | None = None) -> Array:
+    """Draw True with probability `p`."""
+    if not _ORACLES:
+        return _over_keys(lambda k: jax.random.bernoulli(k, p, shape), key)
+    p = jnp.broadcast_to(jnp.asarray(p), key.shape + (jnp.shape(p) if shape is None else shape))
+    return _ask(jnp.stack([1 - p, p], axis=-1), key).astype(bool)
+
+
+def choice(
+    key: Array, a: int | Array, shape: tuple[int, ...] = (), p: Array | None = None
+) -> Array:
+    """Draw with replacement from `a` (or `arange(a)`) with probabilities `p` (default equal)."""
+    values = jnp.arange(a) if isinstance(a, int) else a
+    weights = jnp.ones(values.shape[0]) if p is None else p
+    draw = categorical(key, jnp.broadcast_to(jnp.log(weights), key.shape + weights.shape), shape=shape)
+    return values[draw]
+
+
+def randint(key: Array, shape: tuple[int, ...], minval: int, maxval: int) -> Array:
+    """Draw integers from minval, ..., maxval - 1 with equal probability."""
+    return minval + choice(key, maxval - minval, shape)
+
+
+def _continuous(name: str) -> Callable:
+    """A `jax.random` sampler that accepts arrays of keys and refuses enumeration."""
+    sampler = getattr(jax.random, name)
+
+    @functools.wraps(sampler)
+    def draw(key, *args, **kwargs):
+        if _ORACLES:
+            raise ValueError(
+                f"jurax.ppl.random.{name} is continuous and cannot be enumerated; "
+                "use a process with finitely many outcomes"
+            )
+        return _over_keys(lambda k: sampler(k, *args, **kwargs), key)
+
+    draw.__doc__ = f"`jax.random.{name}` for a key or an array of keys."
+    return draw
+
+
+normal = _continuous("normal")
+exponential = _continuous("exponential")
+gamma = _continuous("gamma")
+beta = _continuous("beta")
+gumbel = _continuous("gumbel")
+permutation = _continuous("permutation")
+
+
+def _over_keys(function: Callable, key: Array, *args: Array) -> Array:
+    """Apply `function(key, *args)` to every key of an array of keys."""
+    for _ in range(key.ndim):
+        function = jax.vmap(function)
+    return function(key, *args)
+
+
+def _edges(breaks: Array, shape: tuple[int, ...]) -> Array:
+    """Sorted ends of the intervals of [0, 1] between breaks, for each element of the draw."""
+    inner = jnp.sort(jnp.clip(breaks, 0.0, 1.0), axis=-1)
+    missing = len(shape) + 1 - inner.ndim
+    inner = inner.reshape(inner.shape[:-1] + (1,) * missing + inner.shape[-1:])
+    inner = jnp.broadcast_to(inner, shape + inner.shape[-1:])
+    ends = jnp.zeros((*shape, 1), inner.dtype)
+    return jnp.concatenate([ends, inner, ends + 1], axis=-1)
+
+
+def _ask(probabilities: Array, key: Array) -> Array:
+    """Let the innermost oracle choose one outcome for each row of `probabilities[..., K]`."""
+    result = jax.ShapeDtypeStruct(probabilities.shape[:-1], jnp.int32)
+    data = jax.random.key_data(key)
+    return io_callback(_ORACLES[-1].choose, result, probabilities, data, ordered=True)

@@ -1,0 +1,118 @@
+"""Posteriors on disk and in ArviZ. Files are NumPy archives: no pickles, no code."""
+
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+FORMAT = "jurax-posterior-1"
+PACKAGES = ("jurax", "jax", "equinox", "numpyro")
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """Arrays of a pytree by path; containers are recorded by names and positions."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join([prefix, *map(_name, path)]): np.asarray(leaf) for path, leaf in leaves}
+
+
+def unflatten(arrays: dict[str, np.ndarray], prefix: str) -> Any:
+    """Rebuild nested dicts from paths; a single array comes back bare, nothing as None."""
+    if prefix in arrays:
+        return arrays[prefix]
+    tree: dict[str, Any] = {}
+    for path, array in arrays.items():
+        if path.startswith(prefix + "/"):
+            node = tree
+            *parents, last = path[len(prefix) + 1 :].split("/")
+            for name in parents:
+                node = node.setdefault(name, {})
+            node[last] = array
+    return tree or None
+
+
+def save(posterior: Any, path: Path) -> None:
+    """Write to a temporary neighbour, then rename."""
+    arrays = {}
+    for name in ("particles", "log_weights", "log_evidence", "info", "cost", "history"):
+        arrays |= flatten(getattr(posterior, name), name)
+    header = {"format": FORMAT, "target": posterior.target, "versions": versions()}
+    arrays["header"] = np.array(json.dumps(header))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(temporary, path)
+
+
+def load(posterior_class: type, history_class: type, path: Path) -> Any:
+    """Read what `save` wrote; a file of another kind is refused by name."""
+    from jurax.ppl.cost import Cost
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(str(arrays.pop("header")))
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not a posterior written by Posterior.save: {error}") from error
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {header.get('format')!r}; expected {FORMAT!r}")
+    arrays = {name: jax.numpy.asarray(x) for name, x in arrays.items()}
+    history = unflatten(arrays, "history")
+    return posterior_class(
+        particles=unflatten(arrays, "particles"),
+        log_weights=arrays["log_weights"],
+        log_evidence=arrays["log_evidence"],
+        info=unflatten(arrays, "info") or {},
+        cost=Cost(**(unflatten(arrays, "cost") or {})),
+        history=history and history_class(history.get("records"), history.get("ancestors")),
+        target=header["target"],
+    )
+
+
+def to_arviz(posterior: Any, key: jax.Array) -> Any:
+    """Equally weighted draws and diagnostics as an ArviZ object (0.x or 1.x)."""
+    import arviz
+
+    num = posterior.log_weights.shape[-1]
+    draws = posterior.trajectories() if posterior.history is not None else posterior.particles
+    index = jax.random.categorical(key, posterior.log_weights, shape=(num,))
+    groups = {
+        "posterior": {n: x[None] for n, x in _named(jax.tree.map(lambda x: x[index], draws)).items()},
+        "sample_stats": {"log_weights": np.asarray(posterior.log_weights)[None]},
+    }
+    major = int(importlib.metadata.version("arviz").split(".")[0])
+    data = arviz.from_dict(groups) if major >= 1 else arviz.from_dict(**groups)
+    attributes = {
+        "target": posterior.target,
+        "log_evidence": float(posterior.log_evidence),
+        "inference_library": "jurax",
+    }
+    dataset = data["posterior"] if major >= 1 else data.posterior
+    dataset.attrs.update(attributes)
+    return data
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that shaped a result."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def _named(tree: Any) -> dict[str, np.ndarray]:
+    return {path.strip("/").replace("/", ".") or "x": x for path, x in flatten(tree).items()}
+
+
+def _name(entry: Any) -> str:
+    for attribute in ("name", "key", "idx"):
+        if hasattr(entry, attribute):
+            return str(getattr(entry, attribute))
+    return str(entry)

@@ -1,0 +1,100 @@
+"""Attention of a chunk over three parts: the shared prompt, the private past, and the chunk itself.
+
+One softmax runs over the concatenation of the parts; each part keeps its own layout. The keys of
+a prompt are stored once per problem and meet the queries of all N particles in one product.
+
+Shape letters: B problems, N particles, R = B * N rows, Q tokens of the chunk, P prompt tokens, S private tokens,
+K key/value heads, G query heads per key/value head, F size of a head.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jurax.models.language.cache import Cache
+
+
+def rotate(
+    x: Float[Array, "R Q H F"], positions: Int[Array, "R Q"], base: float
+) -> Float[Array, "R Q H F"]:
+    """Rotary positions, half-split: (u, v) -> (u cos - v sin, v cos + u sin).
+
+    The angle of pair i at position p is p * base^(-2 i / F). Su et al. (2021), eq. 34, with the
+    pairs (i, i + F/2) as in the released Llama and Qwen weights.
+    """
+    half = x.shape[-1] // 2
+    # Angles in float32 at least: in bfloat16 position 257 would equal 256.
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    frequencies = base ** (-jnp.arange(half, dtype=dtype) / half)
+    angles = positions[..., None, None].astype(dtype) * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    u, v = x[..., :half], x[..., half:]
+    return jnp.concatenate([u * cos - v * sin, v * cos + u * sin], axis=-1).astype(x.dtype)
+
+
+def attend(
+    query: Float[Array, "R Q H F"],
+    key: Float[Array, "R Q K F"],
+    value: Float[Array, "R Q K F"],
+    cache: Cache | None,
+    layer: int,
+) -> Float[Array, "R Q H F"]:
+    """softmax(q k / sqrt(F)) v over prompt, private past and the causal part of the chunk."""
+    rows, num, heads, size = query.shape
+    query = query.reshape(rows, num, key.shape[2], -1, size) * size**-0.5
+    parts = [_chunk_part(query, key, value)]
+    if cache is not None:
+        parts += [_private_part(query, cache, layer), _prompt_part(query, cache, layer)]
+    top = parts[0][0].max(axis=-1, keepdims=True)
+    for scores, _ in parts[1:]:
+        top = jnp.maximum(top, scores.max(axis=-1, keepdims=True))
+    total, mixed = 0.0, 0.0
+    for scores, mix in parts:
+        weights = jnp.exp(scores - top)
+        total = total + weights.sum(axis=-1)
+        mixed = mixed + mix(weights.astype(value.dtype))
+    mixed = mixed / total.transpose(0, 3, 1, 2)[..., None].astype(value.dtype)
+    return mixed.reshape(rows, num, heads, size)
+
+
+def _chunk_part(query, key, value):
+    """Scores [R, K, G, Q, Q] of the chunk's own tokens, and the map from weights to values."""
+    num = query.shape[1]
+    scores = _upcast(jnp.einsum("rqkgf,rskf->rkgqs", query, key))
+    causal = jnp.tril(jnp.ones((num, num), bool))
+    return _mask(scores, causal), lambda w: jnp.einsum("rkgqs,rskf->rqkgf", w, value)
+
+
+def _private_part(query, cache: Cache, layer: int):
+    """Scores [R, K, G, Q, S] of the row's own past; slots beyond its length are masked."""
+    keys, values = cache.private(layer)
+    scores = _upcast(jnp.einsum("rqkgf,rskf->rkgqs", query, keys))
+    live = jnp.arange(keys.shape[1]) < cache.lengths[:, None]
+    masked = _mask(scores, live[:, None, None, None, :])
+    return masked, lambda w: jnp.einsum("rkgqs,rskf->rqkgf", w, values)
+
+
+def _prompt_part(query, cache: Cache, layer: int):
+    """Scores [R, K, G, Q, P] of the prompt: one product per problem and head for N * G * Q queries."""
+    keys, values = cache.prompt(layer)
+    num_problems, size = keys.shape[0], keys.shape[1]
+    split = query.reshape(num_problems, -1, *query.shape[1:])
+    scores = _upcast(jnp.einsum("bnqkgf,bpkf->bnkgqp", split, keys))
+    live = jnp.arange(size) < cache.prompt_lengths[:, None]
+    masked = _mask(scores, live[:, None, None, None, None, :])
+
+    def mix(weights):
+        weights = weights.reshape(num_problems, -1, *weights.shape[1:])
+        mixed = jnp.einsum("bnkgqp,bpkf->bnqkgf", weights, values)
+        return mixed.reshape(query.shape)
+
+    return masked.reshape(query.shape[0], *scores.shape[2:]), mix
+
+
+def _upcast(scores: Array) -> Array:
+    """Softmax runs in float32 at least."""
+    return scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+
+
+def _mask(scores: Array, live: Array) -> Array:
+    """-inf where not live. A row's own token is always live, so no softmax is empty."""
+    return jnp.where(live, scores, -jnp.inf)

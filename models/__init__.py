@@ -1,0 +1,1 @@
+"""Models: state-space, language, and whatever stands on the same primitives."""

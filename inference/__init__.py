@@ -13,3 +13,5 @@ from jurax.inference.resampling import Multinomial as Multinomial
 from jurax.inference.resampling import Residual as Residual
 from jurax.inference.resampling import Stratified as Stratified
 from jurax.inference.resampling import Systematic as Systematic
+from jurax.inference.search import BestOfN as BestOfN
+from jurax.inference.search import SelfConsistency as SelfConsistency

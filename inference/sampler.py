@@ -5,7 +5,8 @@ import math
 
 import equinox as eqx
 import jax
-from jaxtyping import Array
+import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jurax.inference.kernel import AbstractKernel
 from jurax.inference.loop import Run, run_steps
@@ -33,8 +34,13 @@ class AbstractSampler(AbstractKernel):
         """The idle info of the kernel."""
         return self.kernel.idle_info(population)
 
+    def prepare(self, process: AbstractProcess) -> AbstractProcess:
+        """The process that is run; by default the one that is given."""
+        return process
+
     def run(self, key: Array, process: AbstractProcess, budget: Cost | None = None) -> Posterior:
         """Start, step to the end and return the posterior; consumes `key`."""
+        process = self.prepare(process)
         key_init, key_steps = random.split(key)
         population = self.init(key_init, process, self.num_particles)
         run = run_steps(
@@ -80,4 +86,17 @@ def posterior_of(run: Run, process: AbstractProcess, target: str) -> Posterior:
         cost=run.cost,
         history=history,
         target=target,
+    )
+
+
+def as_heuristic(posterior: Posterior, log_weights: Float[Array, "*B N"]) -> Posterior:
+    """The same particles under other weights; no evidence is estimated."""
+    return Posterior(
+        particles=posterior.particles,
+        log_weights=log_weights,
+        log_evidence=jnp.full_like(posterior.log_evidence, jnp.nan),
+        info=posterior.info,
+        cost=posterior.cost,
+        history=posterior.history,
+        target=posterior.target,
     )

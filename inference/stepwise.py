@@ -25,6 +25,7 @@ def run(
     checkpoint: str | Path | None,
 ) -> Posterior:
     """Run an algorithm step by step; equal to `algorithm.run` for the same key."""
+    process = algorithm.prepare(process)
     path = None if checkpoint is None else Path(checkpoint)
     key_init, key_steps = random.split(key)
     compiled = (lambda f: f) if process.hosted else eqx.filter_jit

@@ -16,7 +16,7 @@ The stack of oracles is the only hidden state of `jurax.ppl`. It is empty except
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,7 @@ __all__ = [
 key = jax.random.key
 
 
+@runtime_checkable
 class Oracle(Protocol):
     """Chooses outcomes in place of a random number generator."""
 

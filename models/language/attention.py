@@ -42,8 +42,10 @@ def attend(
     rows, num, heads, size = query.shape
     query = query.reshape(rows, num, key.shape[2], -1, size) * size**-0.5
     parts = [_chunk_part(query, key, value)]
-    if cache is not None:
-        parts += [_private_part(query, cache, layer), _prompt_part(query, cache, layer)]
+    if cache is not None and cache.capacity:
+        parts.append(_private_part(query, cache, layer))
+    if cache is not None and cache.prompt_capacity:
+        parts.append(_prompt_part(query, cache, layer))
     top = parts[0][0].max(axis=-1, keepdims=True)
     for scores, _ in parts[1:]:
         top = jnp.maximum(top, scores.max(axis=-1, keepdims=True))

@@ -43,6 +43,11 @@ class Cache(eqx.Module):
         """S: private tokens that fit into a row."""
         return self.keys.shape[1]
 
+    @property
+    def prompt_capacity(self) -> int:
+        """P: length of the padded prompts."""
+        return self.prompt_keys.shape[1]
+
     def private(self, layer: int) -> tuple[Array, Array]:
         """Keys and values [R, S, K, F] of one layer."""
         return self.keys[:, :, layer], self.values[:, :, layer]

@@ -68,25 +68,25 @@ def _chunk_part(query, key, value):
 
 def _private_part(query, cache: Cache, layer: int):
     """Scores [R, K, G, Q, S] of the row's own past; slots beyond its length are masked."""
-    keys, values = cache.private(layer)
-    scores = _upcast(jnp.einsum("rqkgf,rskf->rkgqs", query, keys))
-    live = jnp.arange(keys.shape[1]) < cache.lengths[:, None]
+    keys, values = cache.keys[layer], cache.values[layer]
+    scores = _upcast(jnp.einsum("rqkgf,rkfs->rkgqs", query, keys))
+    live = jnp.arange(keys.shape[-1]) < cache.lengths[:, None]
     masked = _mask(scores, live[:, None, None, None, :])
-    return masked, lambda w: jnp.einsum("rkgqs,rskf->rqkgf", w, values)
+    return masked, lambda w: jnp.einsum("rkgqs,rksf->rqkgf", w, values)
 
 
 def _prompt_part(query, cache: Cache, layer: int):
     """Scores [R, K, G, Q, P] of the prompt: one product per problem and head for N * G * Q queries."""
-    keys, values = cache.prompt(layer)
-    num_problems, size = keys.shape[0], keys.shape[1]
+    keys, values = cache.prompt_keys[layer], cache.prompt_values[layer]
+    num_problems, size = keys.shape[0], keys.shape[-1]
     split = query.reshape(num_problems, -1, *query.shape[1:])
-    scores = _upcast(jnp.einsum("bnqkgf,bpkf->bnkgqp", split, keys))
+    scores = _upcast(jnp.einsum("bnqkgf,bkfp->bnkgqp", split, keys))
     live = jnp.arange(size) < cache.prompt_lengths[:, None]
     masked = _mask(scores, live[:, None, None, None, None, :])
 
     def mix(weights):
         weights = weights.reshape(num_problems, -1, *weights.shape[1:])
-        mixed = jnp.einsum("bnkgqp,bpkf->bnqkgf", weights, values)
+        mixed = jnp.einsum("bnkgqp,bkpf->bnqkgf", weights, values)
         return mixed.reshape(query.shape)
 
     return masked.reshape(query.shape[0], *scores.shape[2:]), mix

@@ -5,7 +5,11 @@ itself is private, so resampling moves the private part alone (`gather`). Rows o
 contiguous: row = problem * N + particle. Each row has its own length; slots beyond it are garbage
 and masked, so padding needs no clean-up and a row that stands still only keeps its length.
 
-Shape letters: B problems, N particles, R = B * N rows, P prompt tokens, S private tokens, L layers, K key/value heads, F size.
+Layers are separate arrays, and positions are the last axis of keys and the second last of values:
+a decode step then reads memory in order (on the CPU 6 times faster than one array [R, S, L, K, F]).
+
+Shape letters: B problems, N particles, R = B * N rows, P prompt tokens, S private tokens, L layers,
+K key/value heads, F size of a head, Q tokens of a chunk.
 """
 
 import equinox as eqx
@@ -14,22 +18,22 @@ from jaxtyping import Array, Float, Int
 
 
 class Cache(eqx.Module):
-    """What has been read: `prompt_keys` and `prompt_values` by problem, `keys` and `values` by row.
+    """What has been read: prompts by problem, the rest by row; one array for each layer.
 
     Attributes:
-        prompt_keys: [B, P, L, K, F].
-        prompt_values: [B, P, L, K, F].
+        prompt_keys: L arrays [B, K, F, P].
+        prompt_values: L arrays [B, K, P, F].
         prompt_lengths: [B], tokens of each prompt that count.
-        keys: [R, S, L, K, F].
-        values: [R, S, L, K, F].
+        keys: L arrays [R, K, F, S].
+        values: L arrays [R, K, S, F].
         lengths: [R], private tokens of each row.
     """
 
-    prompt_keys: Float[Array, "B P L K F"]
-    prompt_values: Float[Array, "B P L K F"]
+    prompt_keys: tuple[Float[Array, "B K F P"], ...]
+    prompt_values: tuple[Float[Array, "B K P F"], ...]
     prompt_lengths: Int[Array, " B"]
-    keys: Float[Array, "R S L K F"]
-    values: Float[Array, "R S L K F"]
+    keys: tuple[Float[Array, "R K F S"], ...]
+    values: tuple[Float[Array, "R K S F"], ...]
     lengths: Int[Array, " R"]
 
     @property
@@ -41,20 +45,12 @@ class Cache(eqx.Module):
     @property
     def capacity(self) -> int:
         """S: private tokens that fit into a row."""
-        return self.keys.shape[1]
+        return self.values[0].shape[2]
 
     @property
     def prompt_capacity(self) -> int:
-        """P: length of the padded prompts."""
-        return self.prompt_keys.shape[1]
-
-    def private(self, layer: int) -> tuple[Array, Array]:
-        """Keys and values [R, S, K, F] of one layer."""
-        return self.keys[:, :, layer], self.values[:, :, layer]
-
-    def prompt(self, layer: int) -> tuple[Array, Array]:
-        """Keys and values [B, P, K, F] of one layer."""
-        return self.prompt_keys[:, :, layer], self.prompt_values[:, :, layer]
+        """P: length of the padded prompts; 0 without any."""
+        return self.prompt_keys[0].shape[-1] if self.prompt_keys else 0
 
 
 def start(prompts: Cache, num_particles: int, capacity: int) -> Cache:
@@ -67,13 +63,14 @@ def start(prompts: Cache, num_particles: int, capacity: int) -> Cache:
         capacity: S, private tokens of a row. Tokens beyond it are lost: the caller stops in time.
     """
     rows = prompts.lengths.shape[0] * num_particles
-    empty = jnp.zeros((rows, capacity, *prompts.keys.shape[2:]), prompts.keys.dtype)
+    _, heads, size, _ = prompts.keys[0].shape
+    dtype = prompts.keys[0].dtype
     return Cache(
         prompt_keys=prompts.keys,
         prompt_values=prompts.values,
         prompt_lengths=prompts.lengths,
-        keys=empty,
-        values=empty,
+        keys=tuple(jnp.zeros((rows, heads, size, capacity), dtype) for _ in prompts.keys),
+        values=tuple(jnp.zeros((rows, heads, capacity, size), dtype) for _ in prompts.keys),
         lengths=jnp.zeros(rows, jnp.int32),
     )
 
@@ -83,27 +80,38 @@ def gather(cache: Cache, ancestors: Int[Array, " R"]) -> Cache:
 
     Only the private part moves.
     """
-    where = lambda cache: (cache.keys, cache.values, cache.lengths)  # noqa: E731
-    return eqx.tree_at(where, cache, tuple(part[ancestors] for part in where(cache)))
+    return Cache(
+        prompt_keys=cache.prompt_keys,
+        prompt_values=cache.prompt_values,
+        prompt_lengths=cache.prompt_lengths,
+        keys=tuple(x[ancestors] for x in cache.keys),
+        values=tuple(x[ancestors] for x in cache.values),
+        lengths=cache.lengths[ancestors],
+    )
 
 
 def write(
     cache: Cache | None, keys: list[Array], values: list[Array], counts: Int[Array, " R"] | None
 ) -> Cache:
     """Append a chunk: per layer new keys and values [R, Q, K, F]; `counts` of the Q tokens are kept."""
-    new_keys, new_values = jnp.stack(keys, axis=2), jnp.stack(values, axis=2)
-    rows, num = new_keys.shape[:2]
+    rows, num = keys[0].shape[:2]
     counts = jnp.full(rows, num, jnp.int32) if counts is None else counts.astype(jnp.int32)
     if cache is None:
-        nothing = jnp.zeros((rows, 0, *new_keys.shape[2:]), new_keys.dtype)
-        none = jnp.zeros(rows, jnp.int32)
-        return Cache(nothing, nothing, none, new_keys, new_values, counts)
+        return Cache(
+            prompt_keys=(),
+            prompt_values=(),
+            prompt_lengths=jnp.zeros(rows, jnp.int32),
+            keys=tuple(x.transpose(0, 2, 3, 1) for x in keys),
+            values=tuple(x.transpose(0, 2, 1, 3) for x in values),
+            lengths=counts,
+        )
     row, slot = jnp.arange(rows)[:, None], cache.lengths[:, None] + jnp.arange(num)
+    store = zip(cache.keys, keys, strict=True), zip(cache.values, values, strict=True)
     return Cache(
         prompt_keys=cache.prompt_keys,
         prompt_values=cache.prompt_values,
         prompt_lengths=cache.prompt_lengths,
-        keys=cache.keys.at[row, slot].set(new_keys, mode="drop"),
-        values=cache.values.at[row, slot].set(new_values, mode="drop"),
+        keys=tuple(old.at[row, :, :, slot].set(new, mode="drop") for old, new in store[0]),
+        values=tuple(old.at[row, :, slot].set(new, mode="drop") for old, new in store[1]),
         lengths=cache.lengths + counts,
     )

@@ -25,7 +25,7 @@ def rotate(
     # Angles in float32 at least: in bfloat16 position 257 would equal 256.
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     frequencies = base ** (-jnp.arange(half, dtype=dtype) / half)
-    angles = positions[..., None, None].astype(dtype) * frequencies
+    angles = positions[..., None, None].astype(dtype) * frequencies[None, None, None]
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     u, v = x[..., :half], x[..., half:]
     return jnp.concatenate([u * cos - v * sin, v * cos + u * sin], axis=-1).astype(x.dtype)
@@ -63,14 +63,14 @@ def _chunk_part(query, key, value):
     num = query.shape[1]
     scores = _upcast(jnp.einsum("rqkgf,rskf->rkgqs", query, key))
     causal = jnp.tril(jnp.ones((num, num), bool))
-    return _mask(scores, causal), lambda w: jnp.einsum("rkgqs,rskf->rqkgf", w, value)
+    return _mask(scores, causal[None, None, None]), lambda w: jnp.einsum("rkgqs,rskf->rqkgf", w, value)
 
 
 def _private_part(query, cache: Cache, layer: int):
     """Scores [R, K, G, Q, S] of the row's own past; slots beyond its length are masked."""
     keys, values = cache.keys[layer], cache.values[layer]
     scores = _upcast(jnp.einsum("rqkgf,rkfs->rkgqs", query, keys))
-    live = jnp.arange(keys.shape[-1]) < cache.lengths[:, None]
+    live = jnp.arange(keys.shape[-1])[None] < cache.lengths[:, None]
     masked = _mask(scores, live[:, None, None, None, :])
     return masked, lambda w: jnp.einsum("rkgqs,rksf->rqkgf", w, values)
 
@@ -81,7 +81,7 @@ def _prompt_part(query, cache: Cache, layer: int):
     num_problems, size = keys.shape[0], keys.shape[-1]
     split = query.reshape(num_problems, -1, *query.shape[1:])
     scores = _upcast(jnp.einsum("bnqkgf,bkfp->bnkgqp", split, keys))
-    live = jnp.arange(size) < cache.prompt_lengths[:, None]
+    live = jnp.arange(size)[None] < cache.prompt_lengths[:, None]
     masked = _mask(scores, live[:, None, None, None, None, :])
 
     def mix(weights):

@@ -105,7 +105,7 @@ def write(
             values=tuple(x.transpose(0, 2, 1, 3) for x in values),
             lengths=counts,
         )
-    row, slot = jnp.arange(rows)[:, None], cache.lengths[:, None] + jnp.arange(num)
+    row, slot = jnp.arange(rows)[:, None], cache.lengths[:, None] + jnp.arange(num)[None]
     store = zip(cache.keys, keys, strict=True), zip(cache.values, values, strict=True)
     return Cache(
         prompt_keys=cache.prompt_keys,

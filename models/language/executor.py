@@ -9,8 +9,9 @@ Wrong values propagate. A share of the facts are *misconceptions*: the truth has
 .25, one fixed wrong value .64, the rest is uniform; so samples agree on a wrong value and a
 vote cannot repair it. Any other fact is wrong, uniformly, with a probability drawn from U(0, max_slip).
 
-A *teacher* has the same binding errors and only part of the misconceptions, and no slips. A reward
-model taught by it is better than the policy, and imperfect: that part is its quality dial.
+A *teacher* shares a part of these misconceptions, has others of its own, and is right otherwise. A
+reward model taught by it knows more than the policy, and is imperfect in both ways that matter:
+it shares blind spots, and it can be exploited. The two parts are its quality dials.
 """
 
 import dataclasses
@@ -94,25 +95,36 @@ def executor_law(dials: ExecutorDials = DEFAULT_DIALS) -> ExecutorLaw:
         True
     """
     truth = np.eye(MODULUS)[truth_table()]
-    _, wrong, slip, _ = _draws(dials)
+    _, wrong, slip = _draws(dials)
     slips = truth * (1 - slip) + (1 - truth) * slip / (MODULUS - 1)
-    rest = 1 - dials.misconception_truth - dials.misconception_wrong
-    confused = (1 - truth) * (1 - wrong) * rest / (MODULUS - 2)
-    confused += truth * dials.misconception_truth + wrong * dials.misconception_wrong
+    confused = _misconceive(dials, truth, wrong)
     probs = np.where(misconception_mask(dials)[..., None], confused, slips)
     return _law(probs, dials)
 
 
 def teacher_law(
-    dials: ExecutorDials = DEFAULT_DIALS, *, shared: float = 0.5, binding_error: float = 0.0
+    dials: ExecutorDials = DEFAULT_DIALS, *, shared: float = 0.25, own: float = 0.2
 ) -> ExecutorLaw:
-    """A better-taught writer: it has a share `shared` of the misconceptions and is right otherwise."""
+    """A better-taught writer, with faults of its own; it makes no slips and no binding errors.
+
+    Args:
+        dials: of the executor whose misconceptions it shares in part.
+        shared: share of the executor's misconceptions that it has too. No search under a reward
+            taught by it can repair these.
+        own: share of the other facts that it has misconceptions of its own about, of the same
+            kind. A sample that happens to slip into one scores too well, so the best of many
+            samples is often a wrong one.
+    """
     _check_probability("shared", shared)
+    _check_probability("own", own)
     truth = np.eye(MODULUS)[truth_table()]
-    mask = misconception_mask(dials) & (_draws(dials)[3] < shared)
-    confused = np.exp(executor_law(dials).log_probs)
-    probs = np.where(mask[..., None], confused, truth)
-    return _law(probs, dataclasses.replace(dials, binding_error=binding_error))
+    rng = np.random.default_rng([8, dials.seed])
+    has_shared = misconception_mask(dials) & (rng.random(truth.shape[:-1]) < shared)
+    has_own = ~has_shared & (rng.random(truth.shape[:-1]) < own)
+    own_wrong = np.eye(MODULUS)[_other_values(rng)]
+    probs = np.where(has_own[..., None], _misconceive(dials, truth, own_wrong), truth)
+    probs = np.where(has_shared[..., None], np.exp(executor_law(dials).log_probs), probs)
+    return _law(probs, dataclasses.replace(dials, binding_error=0.0))
 
 
 def misconception_mask(dials: ExecutorDials = DEFAULT_DIALS) -> np.ndarray:
@@ -121,14 +133,25 @@ def misconception_mask(dials: ExecutorDials = DEFAULT_DIALS) -> np.ndarray:
     return order < round(dials.misconceptions * order.size)
 
 
-def _draws(dials: ExecutorDials) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Order of the facts, one-hot wrong values, slip probabilities, order of the shared ones."""
+def _draws(dials: ExecutorDials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Order of the facts, one-hot wrong values, slip probabilities."""
     rng = np.random.default_rng([7, dials.seed])
-    truth = truth_table()
-    order = rng.permutation(truth.size).reshape(truth.shape)
-    wrong = (truth + rng.integers(1, MODULUS, size=truth.shape)) % MODULUS
-    slip = rng.uniform(0, dials.max_slip, size=truth.shape)[..., None]
-    return order, np.eye(MODULUS)[wrong], slip, rng.random(truth.shape)
+    shape = truth_table().shape
+    order = rng.permutation(np.prod(shape)).reshape(shape)
+    wrong = np.eye(MODULUS)[_other_values(rng)]
+    return order, wrong, rng.uniform(0, dials.max_slip, size=shape)[..., None]
+
+
+def _other_values(rng: np.random.Generator) -> np.ndarray:
+    """A wrong result for each fact, uniform over the 18."""
+    return (truth_table() + rng.integers(1, MODULUS, size=truth_table().shape)) % MODULUS
+
+
+def _misconceive(dials: ExecutorDials, truth: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Law of a misconception: truth, favoured wrong value, the rest uniform."""
+    rest = 1 - dials.misconception_truth - dials.misconception_wrong
+    others = (1 - truth) * (1 - wrong) * rest / (MODULUS - 2)
+    return others + truth * dials.misconception_truth + wrong * dials.misconception_wrong
 
 
 def _law(probs: np.ndarray, dials: ExecutorDials) -> ExecutorLaw:

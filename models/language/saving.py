@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from jurax.models.language.transformer import Transformer, TransformerConfig
 
@@ -33,7 +33,7 @@ def save_model(
     tensors = {name: np.asarray(x.astype(dtype)) for name, x in _named(nnx.state(model)).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
-    save_file(tensors, temporary, metadata=header)
+    temporary.write_bytes(save(tensors, metadata=header))
     os.replace(temporary, path)
 
 

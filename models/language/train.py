@@ -100,13 +100,14 @@ def policy(folder: Folder = Path("out/train"), num_steps: Steps = 800, seed: See
 @app.command()
 def reward(
     folder: Folder = Path("out/train"),
-    num_steps: Steps = 500,
+    num_steps: Steps = 600,
     seed: Seed = 2,
-    shared: Annotated[float, typer.Option(help="Share of the misconceptions of the policy.")] = 0.5,
+    shared: Annotated[float, typer.Option(help="Share of the misconceptions of the policy.")] = 0.25,
+    own: Annotated[float, typer.Option(help="Share of the other facts it is wrong about.")] = 0.2,
 ) -> None:
     """Learn from a better teacher; starts from base.safetensors of the folder."""
-    law = teacher_law(ExecutorDials(), shared=shared)
-    _fine_tune("reward", folder, law, num_steps, seed, {"shared": str(shared)})
+    law = teacher_law(ExecutorDials(), shared=shared, own=own)
+    _fine_tune("reward", folder, law, num_steps, seed, {"shared": str(shared), "own": str(own)})
 
 
 def _fine_tune(name: str, folder: Path, law, num_steps: int, seed: int, facts: dict) -> None:

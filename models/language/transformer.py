@@ -163,7 +163,7 @@ class Transformer(nnx.Module):
         """
         rows, num = tokens.shape
         start = jnp.zeros(rows, jnp.int32) if cache is None else cache.positions
-        positions = start[:, None] + jnp.arange(num)
+        positions = start[:, None] + jnp.arange(num)[None]
         # Dense layers run on [R * Q, D]: XLA's CPU gradient of [R, Q, D] is twice as slow.
         x = self.embedding[...][tokens.reshape(-1)]
         keys, values = [], []

@@ -77,7 +77,8 @@ def posterior_of(run: Run, process: AbstractProcess, target: str) -> Posterior:
     population = run.population
     history = None
     if run.records is not None:
-        history = History(records=run.records, ancestors=run.info.get("ancestors"))
+        ancestors = run.info.get("ancestors")
+        history = History(records=run.records, ancestors=ancestors, layout=process.layout)
     return Posterior(
         particles=process.output(population.particles),
         log_weights=population.log_weights,

@@ -8,3 +8,7 @@ from jurax.ppl.posterior import Distribution as Distribution
 from jurax.ppl.posterior import History as History
 from jurax.ppl.posterior import Posterior as Posterior
 from jurax.ppl.process import AbstractProcess as AbstractProcess
+from jurax.ppl.program import Program as Program
+from jurax.ppl.program import bind as bind
+from jurax.ppl.sequential import sequential as sequential
+from jurax.ppl.state_space import StateSpaceModel as StateSpaceModel

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from jurax.ppl import genealogy, storage, weights
 from jurax.ppl.cost import Cost
 from jurax.ppl.population import STATUS, weighted_mean
+from jurax.ppl.process import Layout
 
 
 class History(eqx.Module):
@@ -25,10 +26,12 @@ class History(eqx.Module):
         records: pytree with axes `(*B, T + 1, N, ...)`.
         ancestors: `(*B, T, N)`: slot at time t of the parent of a slot at time t + 1; None if no
             particle was ever resampled.
+        layout: how traced records become trajectories; None: as they are.
     """
 
     records: PyTree
     ancestors: Int[Array, "*B T N"] | None
+    layout: Layout | None = eqx.field(static=True, default=None)
 
 
 class Distribution(eqx.Module):
@@ -120,6 +123,8 @@ class Posterior(eqx.Module):
     def trajectories(self) -> PyTree:
         """Records of the ancestors of each final particle, axes `(N, T + 1, ...)`.
 
+        For programs a dict by site name, stacked over the steps as NumPyro stacks them.
+
         The trajectories carry the final weights. Steps that were not needed are left out.
 
         Raises:
@@ -132,7 +137,8 @@ class Posterior(eqx.Module):
                 "again with history=True, for instance ParticleFilter(..., history=True)"
             )
         num_steps = int(self.info["num_steps"])
-        return genealogy.trace(self.history.records, self.history.ancestors, num_steps)
+        traced = genealogy.trace(self.history.records, self.history.ancestors, num_steps)
+        return arrange(traced, self.particles, self.history.layout)
 
     # ------------------------------------------------------------ storage
 
@@ -199,6 +205,18 @@ class Posterior(eqx.Module):
     def _families(self) -> np.ndarray:
         ancestors = self.info.get("ancestors")
         return genealogy.families(ancestors, self.log_weights.shape[-1])
+
+
+def arrange(traced: PyTree, particles: PyTree, layout: Layout | None) -> PyTree:
+    """Rename and cut traced records as `layout` says."""
+    if layout is None:
+        return traced
+    parts = {
+        "steps": lambda source: traced[source][:, 1:],
+        "initial": lambda source: traced[source][:, 0],
+        "final": lambda source: particles[source],
+    }
+    return {name: parts[part](source) for name, source, part in layout}
 
 
 def read_out(f: Callable, row: PyTree) -> Hashable:

@@ -22,6 +22,11 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from jurax.ppl.cost import Cost
 
 
+# Entries (name, source, part): trajectories[name] is records[source] at times 1..T for the part
+# "steps", at time 0 for "initial", and the final particles' source for "final".
+Layout = tuple[tuple[str, str, str], ...]
+
+
 class AbstractProcess(eqx.Module):
     """The interface of every process; see the module docstring for the law it defines.
 
@@ -44,13 +49,18 @@ class AbstractProcess(eqx.Module):
         """Shape of the packed problems: `()` for one problem."""
         return ()
 
+    @property
+    def layout(self) -> "Layout | None":
+        """How traced records become trajectories, see `Layout`; None: as they are."""
+        return None
+
     @abc.abstractmethod
     def init(self, key: Array, num_particles: int) -> tuple[PyTree, Float[Array, "*B N"]]:
         """Draw x_0 ~ M_0 for every particle and return `(particles, log G_0)`; consumes `key`."""
 
     @abc.abstractmethod
     def extend(
-        self, key: Array, particles: PyTree, t: Int[Array, "..."]
+        self, key: Array, particles: PyTree, t: Int[Array, "..."] | int | int
     ) -> tuple[PyTree, Float[Array, "*B N"]]:
         """Draw x_t ~ M_t(x_{t-1}, .) and return `(particles, log G_t)`; consumes `key`.
 
@@ -84,7 +94,7 @@ class AbstractProcess(eqx.Module):
         del mask
         return particles
 
-    def record(self, particles: PyTree, t: Int[Array, "..."]) -> PyTree:
+    def record(self, particles: PyTree, t: Int[Array, "..."] | int | int) -> PyTree:
         """What is stored of step t in a history; by default the particles."""
         del t
         return particles
@@ -103,7 +113,7 @@ class AbstractProcess(eqx.Module):
         del particles
         return Cost()
 
-    def replay(self, particles: PyTree, record: PyTree, t: Int[Array, "..."]):
+    def replay(self, particles: PyTree, record: PyTree, t: Int[Array, "..."] | int | int):
         """Make the given move: return `(particles, log_increments, log_probs)`."""
         raise missing(self, "replay", "the density of its moves")
 

@@ -39,7 +39,13 @@ def save(posterior: Any, path: Path) -> None:
     arrays = {}
     for name in ("particles", "log_weights", "log_evidence", "info", "cost", "history"):
         arrays |= flatten(getattr(posterior, name), name)
-    header = {"format": FORMAT, "target": posterior.target, "versions": versions()}
+    layout = posterior.history and posterior.history.layout
+    header = {
+        "format": FORMAT,
+        "target": posterior.target,
+        "versions": versions(),
+        "layout": layout,
+    }
     arrays["header"] = np.array(json.dumps(header))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
@@ -62,13 +68,14 @@ def load(posterior_class: type, history_class: type, path: Path) -> Any:
         raise ValueError(f"{path} has format {header.get('format')!r}; expected {FORMAT!r}")
     arrays = {name: jax.numpy.asarray(x) for name, x in arrays.items()}
     history = unflatten(arrays, "history")
+    layout = header.get("layout") and tuple(map(tuple, header["layout"]))
     return posterior_class(
         particles=unflatten(arrays, "particles"),
         log_weights=arrays["log_weights"],
         log_evidence=arrays["log_evidence"],
         info=unflatten(arrays, "info") or {},
         cost=Cost(**(unflatten(arrays, "cost") or {})),
-        history=history and history_class(history.get("records"), history.get("ancestors")),
+        history=history and history_class(history.get("records"), history.get("ancestors"), layout),
         target=header["target"],
     )
 

@@ -60,7 +60,7 @@ class AbstractProcess(eqx.Module):
 
     @abc.abstractmethod
     def extend(
-        self, key: Array, particles: PyTree, t: Int[Array, "..."] | int | int
+        self, key: Array, particles: PyTree, t: Int[Array, "..."] | int
     ) -> tuple[PyTree, Float[Array, "*B N"]]:
         """Draw x_t ~ M_t(x_{t-1}, .) and return `(particles, log G_t)`; consumes `key`.
 
@@ -94,7 +94,7 @@ class AbstractProcess(eqx.Module):
         del mask
         return particles
 
-    def record(self, particles: PyTree, t: Int[Array, "..."] | int | int) -> PyTree:
+    def record(self, particles: PyTree, t: Int[Array, "..."] | int) -> PyTree:
         """What is stored of step t in a history; by default the particles."""
         del t
         return particles
@@ -113,7 +113,7 @@ class AbstractProcess(eqx.Module):
         del particles
         return Cost()
 
-    def replay(self, particles: PyTree, record: PyTree, t: Int[Array, "..."] | int | int):
+    def replay(self, particles: PyTree, record: PyTree, t: Int[Array, "..."] | int):
         """Make the given move: return `(particles, log_increments, log_probs)`."""
         raise missing(self, "replay", "the density of its moves")
 

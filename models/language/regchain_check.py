@@ -6,7 +6,7 @@ multiplied by 0, does no harm. Text that no continuation can complete is dead.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from jurax.models.language.regchain import Problem, apply
 from jurax.models.language.tokenizer import (
@@ -14,6 +14,7 @@ from jurax.models.language.tokenizer import (
     NAMES,
     NUM_LEAVES,
     OPERATIONS,
+    TokenIds,
     decode,
 )
 
@@ -42,12 +43,12 @@ def extract_answer(text: str) -> str | None:
     return tail[1] if finished else None
 
 
-def check_answer(problem: Problem, solution: str | Sequence[int]) -> bool:
+def check_answer(problem: Problem, solution: str | TokenIds) -> bool:
     """Is the solution (text or token ids) finished with the right answer?"""
     return extract_answer(_text(solution)) == problem.answer
 
 
-def check_step(problem: Problem, prefix: str | Sequence[int], step: str | Sequence[int]) -> bool:
+def check_step(problem: Problem, prefix: str | TokenIds, step: str | TokenIds) -> bool:
     """Is `step` right after the complete steps `prefix`, given the values written there?
 
     A step is right if it copies the next instruction, looks up the values as they were last
@@ -60,7 +61,7 @@ def check_step(problem: Problem, prefix: str | Sequence[int], step: str | Sequen
     return _text(step).split() == _true_step(problem, trace.values)
 
 
-def check_steps(problem: Problem, solution: str | Sequence[int]) -> list[bool]:
+def check_steps(problem: Problem, solution: str | TokenIds) -> list[bool]:
     """`check_step` for each complete step of a solution, in order."""
     steps = split_steps(_text(solution))
     return [check_step(problem, " ".join(steps[:i]), step) for i, step in enumerate(steps)]
@@ -77,7 +78,7 @@ def split_steps(text: str) -> list[str]:
     return steps
 
 
-def liveness(problem: Problem, solution: str | Sequence[int]) -> bool:
+def liveness(problem: Problem, solution: str | TokenIds) -> bool:
     """Does the faultless continuation of this prefix end in the right answer?
 
     Args:
@@ -112,7 +113,7 @@ def run(problem: Problem, values: Sequence[int]) -> list[int]:
     return values
 
 
-def _text(solution: str | Iterable[int]) -> str:
+def _text(solution: str | TokenIds) -> str:
     return solution if isinstance(solution, str) else decode(solution)
 
 

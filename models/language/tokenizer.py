@@ -8,7 +8,13 @@ arrays (`regchain_corpus`): a binding `r2=8` has the id BINDING + 19 * (index of
     0 .. 18                    numbers                A=0 .. r8=18        bindings
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+TokenIds = Sequence[int] | Int[np.ndarray, " T"] | Int[jax.Array, " T"]
 
 MODULUS = 19
 NUM_LEAVES = 3
@@ -57,14 +63,14 @@ def encode(text: str) -> list[int]:
     return ids
 
 
-def decode(ids: Iterable[int]) -> str:
+def decode(ids: TokenIds) -> str:
     """Text of token ids; padding is dropped.
 
     Raises:
         ValueError: an id lies outside of the vocabulary.
     """
     words = []
-    for index in map(int, ids):
+    for index in map(int, np.asarray(ids)):
         if not 0 <= index < len(VOCABULARY):
             raise ValueError(f"token id {index} is outside of the vocabulary 0..{len(VOCABULARY) - 1}")
         if index != PAD:
@@ -72,6 +78,6 @@ def decode(ids: Iterable[int]) -> str:
     return " ".join(words)
 
 
-def step_ends() -> Sequence[bool]:
+def step_ends() -> list[bool]:
     """For each word of the vocabulary: does it end a step? (`;` and `<end>` do.)"""
     return [index in (STEP, END) for index in range(len(VOCABULARY))]

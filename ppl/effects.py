@@ -105,14 +105,14 @@ class Interpreter(Messenger):
             msg["kwargs"]["sample_shape"] = ()
         scale = msg.get("scale")
         if msg["value"] is not None:
-            log_prob = jnp.sum(distribution.log_prob(msg["value"]))
+            log_prob = jnp.sum(lanes.log_prob(distribution, msg["value"]))
             sites.observed.append(name)
             sites.log_weight += log_prob if scale is None else scale * log_prob
             return
         law = unmasked(distribution)
         msg["value"] = value = self.choose(name, law)
         sites.latent[name] = value
-        sites.log_probs[name] = jnp.sum(law.log_prob(value))
+        sites.log_probs[name] = jnp.sum(lanes.log_prob(law, value))
         if scale is not None:
             sites.log_weight += (scale - 1) * jnp.sum(distribution.log_prob(value))
         if isinstance(law, dist.Delta):

@@ -9,9 +9,11 @@ lane, which has the same law and is slower.
 While `jurax.ppl.laws` enumerates, finite distributions are drawn by
 `jurax.ppl.random.categorical`, all lanes in one call, and others are refused.
 
+Normals come from one flat counter hash (`normals`), categorical indices from one uniform each.
 Shape letters: N lanes (particles), K outcomes.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax.custom_batching import custom_vmap
+from jax.extend.random import threefry_2x32
 from jaxtyping import Array, Int
 
 from jurax.ppl import random
@@ -144,16 +147,12 @@ def _apply(transforms: list, value: Array) -> Array:
 
 
 def _draw_flat(key: Array, distribution: Any, sample_shape: tuple[int, ...]) -> Array:
-    """`distribution.sample`, with fewer or cheaper random numbers where that is simple.
-
-    Normals are drawn flat: a short last axis makes JAX's counters expensive, shape (N, 10) costs
-    2.3 times 10 N flat. Indices are drawn by inversion.
-    """
+    """`distribution.sample`, with fewer or cheaper random numbers where that is simple."""
     if type(distribution) is dist.Normal:
-        noise = _normals(key, distribution.shape(sample_shape))
+        noise = normals(key, distribution.shape(sample_shape))
         return distribution.loc + noise * distribution.scale
     if type(distribution) is dist.MultivariateNormal:
-        noise = _normals(key, distribution.shape(sample_shape))
+        noise = normals(key, distribution.shape(sample_shape))
         factor = distribution.scale_tril
         if all(size == 1 for size in factor.shape[:-2]):
             return distribution.loc + noise @ factor.reshape(factor.shape[-2:]).T
@@ -165,11 +164,56 @@ def _draw_flat(key: Array, distribution: Any, sample_shape: tuple[int, ...]) -> 
     return distribution.sample(key, sample_shape)
 
 
-def _normals(key: Array, shape: tuple[int, ...]) -> Array:
-    size = 1
-    for length in shape:
-        size *= length
-    return random.normal(key, (size,)).reshape(shape)
+def normals(key: Array, shape: tuple[int, ...]) -> Array:
+    """Standard normals of one flat counter hash; consumes `key`.
+
+    Threefry over the counters 0..n-1, 23 bits to a uniform on (-1, 1), inverse error function:
+    the law of `jax.random.normal`, another stream. It takes 4-6 ns a number on a CPU in every
+    shape, where `jax.random.normal` takes 6-8 flat and 20-29 with a short last axis. Falls back
+    to `jax.random.normal` in double precision and for keys that are not Threefry.
+
+    Example:
+        >>> import jax
+        >>> noise = normals(jax.random.key(0), (100_000, 3))
+        >>> bool(abs(noise.mean()) < 0.01), bool(abs(noise.var() - 1) < 0.02)
+        (True, True)
+    """
+    is_threefry = jax.random.key_impl(key) == "threefry2x32"
+    if random.is_enumerating() or not is_threefry or jnp.zeros(()).dtype != jnp.float32:
+        return random.normal(key, shape)
+    size = math.prod(shape)
+    child = random.split(key, 1)[0]  # the key-reuse checker sees the split, not the hash
+    bits = threefry_2x32(jax.random.key_data(child), jnp.arange(size + size % 2, dtype=jnp.uint32))
+    fraction = (bits[:size] >> 9) | jnp.uint32(0x3F800000)  # the float32 numbers in [1, 2)
+    uniform = 2 * (jax.lax.bitcast_convert_type(fraction, jnp.float32) - 1.5) + 2.0**-23
+    return (math.sqrt(2) * jax.lax.erf_inv(uniform)).reshape(shape)
+
+
+def log_prob(distribution: dist.Distribution, value: Array) -> Array:
+    """`distribution.log_prob(value)` for a function of one particle.
+
+    Multivariate normals are whitened by the inverse of their factor: the triangular solve that
+    NumPyro makes costs 4 to 1000 times more when it is lifted to all particles.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> law = dist.MultivariateNormal(jnp.zeros(2), jnp.array([[2.0, 0.5], [0.5, 1.0]]))
+        >>> bool(jnp.isclose(log_prob(law, jnp.ones(2)), law.log_prob(jnp.ones(2))))
+        True
+    """
+    if isinstance(distribution, dist.MaskedDistribution) and jnp.ndim(distribution._mask) == 0:
+        if isinstance(distribution._mask, bool):
+            return distribution.log_prob(value)
+        value = jnp.where(distribution._mask, value, distribution.support.feasible_like(value))
+        return jnp.where(distribution._mask, log_prob(distribution.base_dist, value), 0.0)
+    if type(distribution) is not dist.MultivariateNormal or distribution.batch_shape:
+        return distribution.log_prob(value)
+    factor = distribution.scale_tril
+    size = factor.shape[-1]
+    whitening = jax.scipy.linalg.solve_triangular(factor, jnp.eye(size), lower=True)
+    noise = (value - distribution.loc) @ whitening.T
+    log_scale = jnp.sum(jnp.log(jnp.diagonal(factor)))
+    return -0.5 * jnp.sum(noise**2, axis=-1) - log_scale - 0.5 * size * math.log(2 * math.pi)
 
 
 # -------------------------------------------------------------------- batching a distribution

@@ -95,8 +95,11 @@ class StateSpaceModel(AbstractProcess):
                 self, "replay", "parts that return distributions; samplers have no density"
             )
         arguments = (record,) if particles is None else (record, particles, t)
-        log_probs = _lift(lambda state, *rest: jnp.sum(law(*rest).log_prob(state)), *arguments)
-        return record, self._weigh(record, t), log_probs
+
+        def density(state: PyTree, *rest: Any) -> Array:
+            return jnp.sum(lanes.log_prob(law(*rest), state))
+
+        return record, self._weigh(record, t), _lift(density, *arguments)
 
     def prior(self) -> "StateSpaceModel":
         """The same moves, every potential 1."""

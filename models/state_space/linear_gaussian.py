@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from numpyro.contrib.control_flow import scan
 
 from jurax.models.state_space.base import AbstractStateSpace
+from jurax.ppl import lanes
 from jurax.ppl.program import Program, bind
 from jurax.ppl.state_space import StateSpaceModel
 
@@ -99,7 +100,7 @@ class LinearGaussian(AbstractStateSpace):
         observation = self.observations[jnp.maximum(t, 1) - 1]
         law = dist.MultivariateNormal(self.observation_matrix @ state, self.observation_covariance)
         is_observed = (t > 0) & ~jnp.all(jnp.isnan(observation))
-        log_prob = law.log_prob(jnp.where(is_observed, observation, 0.0))
+        log_prob = lanes.log_prob(law, jnp.where(is_observed, observation, 0.0))
         return jnp.where(is_observed, log_prob, 0.0)
 
     def program(self) -> Program:

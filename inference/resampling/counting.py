@@ -1,36 +1,67 @@
 """Resampling by counting: offspring counts from prefix sums, ancestors from counts.
 
 A scheme places `num` points in (0, num] and gives parent i the points in (c_{i-1}, c_i], where c is
-the prefix sum of the weights scaled to total `num`. Parents of weight zero must get no point, also
-in float32, where the prefix sum of an array with zeros need not be constant on them: their entries
-are replaced by the largest entry of a positive weight before them.
+the prefix sum of the weights scaled to total `num`. Parents of weight zero must get no point. A
+prefix sum in floating point is not constant on them, because its order of summation differs from
+entry to entry; here weights are first rounded to integers of total about 2^30 (2^52 in double
+precision), whose sums are exact in any order: they never fall, and a zero adds nothing. The
+rounding moves an expected count by at most num 2^-31, less than the rounding of c in float32.
 
 Shape letters: N particles, M points.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jurax.ppl import weights
 
+BLOCK = 16  # length of the rows of `prefix_sum`
 
-def scaled_prefix_sum(normalized: Float[Array, " N"], num: int) -> Float[Array, " N"]:
-    """c_i = M sum_{j <= i} W_j, never falling, constant on weights of zero, with c_N = M.
+
+def scaled_prefix_sum(parts: Float[Array, " N"], num: int) -> Float[Array, " N"]:
+    """c_i = M sum_{j <= i} w_j / sum_j w_j, never falling, constant on zeros, with c_N = M.
+
+    All 0 if every weight is 0.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> scaled_prefix_sum(jnp.array([0.0, 0.25, 0.0, 0.75]), 4).tolist()
+        >>> scaled_prefix_sum(jnp.array([0.0, 1.0, 0.0, 3.0]), 4).tolist()
         [0.0, 1.0, 1.0, 4.0]
     """
-    positive = jnp.where(normalized > 0, jnp.cumsum(normalized), 0.0)
-    total = jax.lax.cummax(positive)
-    return total / jnp.where(total[-1] > 0, total[-1], 1.0) * num
+    bits, integer = (52, jnp.int64) if parts.dtype == jnp.float64 else (30, jnp.int32)
+    total = jnp.sum(parts)
+    scale = 2.0**bits / jnp.where(total > 0, total, 1.0)
+    sums = prefix_sum(jnp.round(parts * scale).astype(integer))
+    # Divided, not multiplied by an inverse: the last entry is num exactly.
+    return sums.astype(parts.dtype) / jnp.maximum(sums[-1], 1).astype(parts.dtype) * num
 
 
-def ancestors_from_cumulative_counts(
-    cumulative: Int[Array, " N"], num: int
-) -> Int[Array, " M"]:
+def prefix_sum(values: Int[Array, " N"]) -> Int[Array, " N"]:
+    """Exact prefix sums of integers, by rows of `BLOCK` and recursion on the ends of the rows.
+
+    The same as `jnp.cumsum`, two to three times as fast on a CPU from ten thousand entries on: within
+    rows, log2(BLOCK) shifted additions.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> values = jnp.arange(1000)
+        >>> bool((prefix_sum(values) == jnp.cumsum(values)).all())
+        True
+    """
+    length = values.shape[0]
+    if length <= 4 * BLOCK:
+        return jnp.cumsum(values)
+    num_rows = -(-length // BLOCK)
+    rows = jnp.pad(values, (0, num_rows * BLOCK - length)).reshape(num_rows, BLOCK)
+    shift = 1
+    while shift < BLOCK:
+        rows = rows + jnp.pad(rows[:, :-shift], ((0, 0), (shift, 0)))
+        shift *= 2
+    before = prefix_sum(rows[:, -1]) - rows[:, -1]
+    return (rows + before[:, None]).reshape(-1)[:length]
+
+
+def ancestors_from_cumulative_counts(cumulative: Int[Array, " N"], num: int) -> Int[Array, " M"]:
     """Sorted ancestors, given the number of points at or below the end of each parent.
 
     The ancestor of point j is the number of parents whose cumulative count is at most j.
@@ -42,7 +73,7 @@ def ancestors_from_cumulative_counts(
     """
     histogram = jnp.zeros(num + 1, jnp.int32).at[cumulative].add(1, mode="promise_in_bounds")
     last = cumulative.shape[0] - 1
-    return jnp.minimum(jnp.cumsum(histogram)[:num], last).astype(jnp.int32)
+    return jnp.minimum(prefix_sum(histogram)[:num], last).astype(jnp.int32)
 
 
 def prefix_sum_of_weights(log_weights: Float[Array, " N"], num: int) -> Float[Array, " N"]:

@@ -13,5 +13,6 @@ from jurax.inference.resampling import Multinomial as Multinomial
 from jurax.inference.resampling import Residual as Residual
 from jurax.inference.resampling import Stratified as Stratified
 from jurax.inference.resampling import Systematic as Systematic
+from jurax.inference.search import BeamSearch as BeamSearch
 from jurax.inference.search import BestOfN as BestOfN
 from jurax.inference.search import SelfConsistency as SelfConsistency

@@ -9,6 +9,7 @@ from pathlib import Path
 from jurax.models.language import regchain_check, tokenizer
 from jurax.models.language.decoder import Decoder, TransformerModel
 from jurax.models.language.likelihood_reward import LikelihoodReward
+from jurax.models.language.regchain_corpus import TOKENS_PER_STEP
 from jurax.models.language.saving import load_model
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -53,15 +54,19 @@ def load_default(
         >>> reward.strengths[0][0]
         'odds'
     """
-    transformer, _ = load_model(policy)
-    model = TransformerModel(
+    return load_policy(policy), load_reward(reward)
+
+
+def load_policy(path: str | Path) -> TransformerModel:
+    """Load a language model of the suite."""
+    transformer, _ = load_model(path)
+    return TransformerModel(
         decoder=Decoder.of(transformer),
         tokenizer=TOKENIZER,
         max_length=MAX_LENGTH,
-        max_steps=8,
-        max_step_tokens=12,
+        max_steps=tokenizer.MAX_STEPS,
+        max_step_tokens=TOKENS_PER_STEP,
     )
-    return model, load_reward(reward)
 
 
 def load_reward(path: str | Path) -> LikelihoodReward:

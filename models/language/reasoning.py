@@ -185,13 +185,8 @@ class Reasoning(AbstractProcess):
         """log G_t for strength 1."""
         if self.reward is None:
             return jnp.zeros_like(log_odds)
-        if self.reward_target == "odds":
-            return log_odds
-        log_reward = jax.nn.log_sigmoid(log_odds)
-        if self.reward_target == "emission":
-            return log_reward
         previous = jnp.take(particles.log_odds, jnp.maximum(t - 2, 0), axis=-1)
-        return log_reward - jnp.where(t == 1, 0.0, jax.nn.log_sigmoid(previous))
+        return log_potential(self.reward_target, log_odds, jnp.where(t == 1, jnp.inf, previous))
 
     def finished(self, particles):
         """Texts that have ended."""
@@ -311,6 +306,33 @@ class Reasoning(AbstractProcess):
                 f"{self.max_tokens} (max_steps * max_step_tokens), together more than the model's "
                 f"{self.model.max_length}; shorten the prompt or lower max_steps"
             )
+
+
+def log_potential(
+    reward_target: str, log_odds: Float[Array, "..."], previous: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """log G_t for strength 1; `previous` holds the log-odds before, +inf for r_0 = 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(log_potential("value", jnp.array(0.0), jnp.array(jnp.inf)))
+        -0.6931471824645996
+    """
+    if reward_target == "odds":
+        return log_odds
+    log_reward = jax.nn.log_sigmoid(log_odds)
+    if reward_target == "emission":
+        return log_reward
+    return log_reward - jax.nn.log_sigmoid(previous)
+
+
+def log_potentials(
+    reward_target: str, log_odds: Float[Array, "*B N T"]
+) -> Float[Array, "*B N"]:
+    """log prod_t G_t of whole solutions for strength 1; NaN marks steps that were not made."""
+    before = jnp.concatenate([jnp.full_like(log_odds[..., :1], jnp.inf), log_odds[..., :-1]], -1)
+    steps = log_potential(reward_target, log_odds, before)
+    return jnp.sum(jnp.where(jnp.isnan(log_odds), 0.0, steps), axis=-1)
 
 
 def append(

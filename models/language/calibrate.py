@@ -1,0 +1,163 @@
+"""Calibration of a likelihood reward on validation problems, and the strengths it is used with.
+
+    python -m jurax.models.language.calibrate POLICY REWARD OUTPUT
+
+draws N samples for each of B validation problems from the policy, reads them with the reward, and
+stores in the header of OUTPUT
+
+- slope and intercept of the logistic regression of liveness (can the prefix still end in the right
+  answer?) on the score of the prefix, and
+- for each reward target the exponent lambda that maximises the log score of the right answer,
+
+      sum_b log max(P_lambda(right answer of b), 1 / (N + 1)),    P_lambda = weighted vote.
+
+Shape letters: B problems, N samples, T steps.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+from jaxtyping import Array, Bool, Float
+from rich.progress import track
+
+from jurax.inference import BestOfN, infer
+from jurax.models.language import regchain
+from jurax.models.language.decoder import Decoder
+from jurax.models.language.default import TOKENIZER, load_policy
+from jurax.models.language.likelihood_reward import LikelihoodReward
+from jurax.models.language.reasoning import FORMULAS, Reasoning, log_potentials
+from jurax.models.language.regchain_check import liveness
+from jurax.models.language.saving import load_model, save_model
+
+GRID = np.linspace(0.0, 5.0, 501)
+FLOOR = -3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """A pool: `scores` `(B, N, T)` (NaN where no step), `live` likewise, `right` `(B, N)`."""
+
+    scores: np.ndarray
+    live: np.ndarray
+    right: np.ndarray
+
+
+def draw(policy: Path, reward: Path, num_problems: int, num_samples: int, seed: int) -> Samples:
+    """Sample validation problems and label every prefix."""
+    model = load_policy(policy)
+    transformer, _ = load_model(reward)
+    raw = LikelihoodReward(Decoder.of(transformer), TOKENIZER, slope=1.0, intercept=0.0, floor=FLOOR)
+    problems = regchain.problems("validation", num_problems, seed)
+    problems.sort(key=lambda p: p.num_steps)
+    batches = [problems[i : i + 25] for i in range(0, len(problems), 25)]
+    found = []
+    for i, batch in enumerate(track(batches, "sampling")):
+        process = Reasoning(model, raw, [p.prompt for p in batch], reward_target="odds", strength=1)
+        key = jax.random.fold_in(jax.random.key(seed), i)
+        posterior = infer(key, process, BestOfN(num_samples, history=False))
+        particles = jax.tree.map(np.asarray, posterior.particles)
+        found += [label(process, p, particles, b) for b, p in enumerate(batch)]
+    return Samples(*(np.stack(x) for x in zip(*found, strict=True)))
+
+
+def label(process: Reasoning, problem: regchain.Problem, particles: dict, b: int):
+    """Scores, liveness and rightness of the samples of one problem."""
+    scores = particles["log_odds"][b]
+    live = np.zeros(scores.shape, bool)
+    right = np.zeros(len(scores), bool)
+    for n in range(len(scores)):
+        row = {name: x[b, n] for name, x in particles.items()}
+        text = process.text(row)
+        right[n] = process.answer(row) == problem.answer
+        for t, prefix in enumerate(prefixes(text)[: scores.shape[1]]):
+            live[n, t] = liveness(problem, prefix)
+    return scores, live, right
+
+
+def prefixes(text: str) -> list[str]:
+    """The text up to each step end.
+
+    Example:
+        >>> prefixes("a ; b ; # 1 <end>")
+        ['a ;', 'a ; b ;', 'a ; b ; # 1 <end>']
+    """
+    words = text.split()
+    ends = [i + 1 for i, word in enumerate(words) if word in (";", "<end>")]
+    return [" ".join(words[:end]) for end in ends]
+
+
+def fit_logistic(x: Float[Array, " n"], y: Bool[Array, " n"], num_steps: int = 30):
+    """Slope and intercept of logit P(y) = intercept + slope * x, by Newton's method.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.repeat([0.0, 1.0], 100); y = np.r_[np.arange(100) < 50, np.arange(100) < 75]
+        >>> slope, intercept = fit_logistic(x, y)
+        >>> bool(abs(slope - np.log(3)) < 1e-4 and abs(intercept) < 1e-4)
+        True
+    """
+    mean, scale = float(np.mean(x)), float(np.std(x))
+    design = np.stack([np.ones_like(x), (x - mean) / scale], axis=1).astype(float)
+    beta = np.zeros(2)
+    for _ in range(num_steps):
+        p = 1 / (1 + np.exp(-design @ beta))
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
+        beta = beta + np.linalg.solve(hessian, design.T @ (y - p))
+    return float(beta[1] / scale), float(beta[0] - beta[1] * mean / scale)
+
+
+def fit_strength(
+    potential: Float[Array, "B N"], right: Bool[Array, "B N"], grid: np.ndarray = GRID
+) -> float:
+    """The exponent on `grid` with the best log score of the right answer.
+
+    Args:
+        potential: log of the product of potentials of each sample, for exponent 1.
+        right: which samples have the right answer.
+        grid: exponents to compare.
+    """
+    floor = 1 / (right.shape[1] + 1)
+
+    def log_score(strength: float) -> float:
+        vote = jax.nn.softmax(strength * jnp.asarray(potential), axis=-1)
+        return float(jnp.mean(jnp.log(jnp.maximum(jnp.sum(vote * right, axis=-1), floor))))
+
+    return float(grid[int(np.argmax([log_score(x) for x in grid]))])
+
+
+def calibrate(samples: Samples) -> dict:
+    """Everything that the header of a reward stores."""
+    exists = ~np.isnan(samples.scores)
+    slope, intercept = fit_logistic(samples.scores[exists], samples.live[exists])
+    log_odds = intercept + slope * jnp.asarray(samples.scores)
+    strengths = {
+        name: fit_strength(log_potentials(name, log_odds), samples.right) for name in FORMULAS
+    }
+    return {"slope": slope, "intercept": intercept, "floor": FLOOR, "strengths": strengths}
+
+
+def main(
+    policy: Path,
+    reward: Path,
+    output: Path,
+    num_problems: Annotated[int, typer.Option(help="validation problems")] = 300,
+    num_samples: Annotated[int, typer.Option(help="samples of each")] = 64,
+    seed: Annotated[int, typer.Option(help="of the problems and the samples")] = 0,
+) -> None:
+    """Fit the calibration and write the reward with it to OUTPUT."""
+    calibration = calibrate(draw(policy, reward, num_problems, num_samples, seed))
+    transformer, metadata = load_model(reward)
+    used = {"num_problems": num_problems, "num_samples": num_samples, "seed": seed}
+    calibration["validation"] = used
+    save_model(output, transformer, {**metadata, "calibration": json.dumps(calibration)})
+    print(json.dumps(calibration, indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)

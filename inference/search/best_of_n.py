@@ -1,7 +1,5 @@
 """Best-of-N: the sample with the highest reward. A heuristic: it targets no posterior."""
 
-from typing import Literal
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,8 +9,6 @@ from jurax.inference.extend import Extend
 from jurax.inference.kernel import AbstractKernel
 from jurax.inference.sampler import AbstractSampler, as_heuristic, posterior_of
 from jurax.ppl.process import missing
-
-Score = Literal["last", "min", "product", "mean"]
 
 
 class BestOfN(AbstractSampler):
@@ -29,7 +25,7 @@ class BestOfN(AbstractSampler):
     """
 
     num_particles: int = eqx.field(static=True)
-    score: Score = eqx.field(static=True, default="last")
+    score: str = eqx.field(static=True, default="last")
     history: bool | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
@@ -52,7 +48,7 @@ class BestOfN(AbstractSampler):
 
 
 def aggregate(
-    score: Score, log_odds: Float[Array, "*B N T"], exists: Bool[Array, "*B N T"]
+    score: str, log_odds: Float[Array, "*B N T"], exists: Bool[Array, "*B N T"]
 ) -> Float[Array, "*B N"]:
     """One score for each sample from the log-odds of its steps.
 

@@ -9,9 +9,12 @@ stores in the header of OUTPUT
   answer?) on the score of the prefix, and
 - for each reward target the exponent lambda that maximises the log score of the right answer,
 
-      sum_b log max(P_lambda(right answer of b), 1 / (N + 1)),    P_lambda = weighted vote.
+      sum_b log((N P_lambda(right answer of b) + 1 / K) / (N + 1)),    P_lambda = weighted vote:
 
-Shape letters: B problems, N samples, T steps.
+  one more vote is spread over the K answers that occur at all, since a right answer that no sample
+  has must not score minus infinity.
+
+Shape letters: B problems, N samples, T steps, K answers.
 """
 
 import dataclasses
@@ -35,17 +38,18 @@ from jurax.models.language.reasoning import FORMULAS, Reasoning, log_potentials
 from jurax.models.language.regchain_check import liveness
 from jurax.models.language.saving import load_model, save_model
 
-GRID = np.linspace(0.0, 5.0, 501)
+GRID = np.concatenate([np.arange(0, 2, 0.01), np.arange(2, 10, 0.05)])
 FLOOR = -3.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """A pool: `scores` `(B, N, T)` (NaN where no step), `live` likewise, `right` `(B, N)`."""
+    """A pool: `scores` and `live` `(B, N, T)` (NaN where no step), `right` and `answers` `(B, N)`."""
 
     scores: np.ndarray
     live: np.ndarray
     right: np.ndarray
+    answers: np.ndarray
 
 
 def draw(policy: Path, reward: Path, num_problems: int, num_samples: int, seed: int) -> Samples:
@@ -67,17 +71,17 @@ def draw(policy: Path, reward: Path, num_problems: int, num_samples: int, seed: 
 
 
 def label(process: Reasoning, problem: regchain.Problem, particles: dict, b: int):
-    """Scores, liveness and rightness of the samples of one problem."""
+    """Scores, liveness, rightness and answers of the samples of one problem."""
     scores = particles["log_odds"][b]
     live = np.zeros(scores.shape, bool)
-    right = np.zeros(len(scores), bool)
+    answers = np.full(len(scores), "", object)
     for n in range(len(scores)):
         row = {name: x[b, n] for name, x in particles.items()}
         text = process.text(row)
-        right[n] = process.answer(row) == problem.answer
+        answers[n] = process.answer(row) or ""
         for t, prefix in enumerate(prefixes(text)[: scores.shape[1]]):
             live[n, t] = liveness(problem, prefix)
-    return scores, live, right
+    return scores, live, answers == problem.answer, answers
 
 
 def prefixes(text: str) -> list[str]:
@@ -92,7 +96,7 @@ def prefixes(text: str) -> list[str]:
     return [" ".join(words[:end]) for end in ends]
 
 
-def fit_logistic(x: Float[Array, " n"], y: Bool[Array, " n"], num_steps: int = 30):
+def fit_logistic(x: Float[np.ndarray, " n"], y: Bool[np.ndarray, " n"], num_steps: int = 30):
     """Slope and intercept of logit P(y) = intercept + slope * x, by Newton's method.
 
     Example:
@@ -113,20 +117,25 @@ def fit_logistic(x: Float[Array, " n"], y: Bool[Array, " n"], num_steps: int = 3
 
 
 def fit_strength(
-    potential: Float[Array, "B N"], right: Bool[Array, "B N"], grid: np.ndarray = GRID
+    potential: Float[Array, "B N"],
+    right: Bool[np.ndarray, "B N"],
+    num_answers: int,
+    grid: np.ndarray = GRID,
 ) -> float:
     """The exponent on `grid` with the best log score of the right answer.
 
     Args:
         potential: log of the product of potentials of each sample, for exponent 1.
         right: which samples have the right answer.
+        num_answers: K, distinct answers of all samples.
         grid: exponents to compare.
     """
-    floor = 1 / (right.shape[1] + 1)
+    num_samples = right.shape[1]
 
     def log_score(strength: float) -> float:
         vote = jax.nn.softmax(strength * jnp.asarray(potential), axis=-1)
-        return float(jnp.mean(jnp.log(jnp.maximum(jnp.sum(vote * right, axis=-1), floor))))
+        truth = jnp.sum(vote * right, axis=-1)
+        return float(jnp.mean(jnp.log((num_samples * truth + 1 / num_answers) / (num_samples + 1))))
 
     return float(grid[int(np.argmax([log_score(x) for x in grid]))])
 
@@ -136,8 +145,10 @@ def calibrate(samples: Samples) -> dict:
     exists = ~np.isnan(samples.scores)
     slope, intercept = fit_logistic(samples.scores[exists], samples.live[exists])
     log_odds = intercept + slope * jnp.asarray(samples.scores)
+    num_answers = len(np.unique(samples.answers.astype(str)))
     strengths = {
-        name: fit_strength(log_potentials(name, log_odds), samples.right) for name in FORMULAS
+        name: fit_strength(log_potentials(name, log_odds), samples.right, num_answers)
+        for name in FORMULAS
     }
     return {"slope": slope, "intercept": intercept, "floor": FLOOR, "strengths": strengths}
 

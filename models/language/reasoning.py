@@ -14,8 +14,6 @@ Shape letters: B problems, N particles, R = B N rows, Q tokens of a step, S toke
 """
 
 import math
-from typing import Literal
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -26,7 +24,6 @@ from jurax.models.language.model import AbstractLanguageModel, AbstractReward, S
 from jurax.ppl import AbstractProcess, Cost
 from jurax.ppl.process import gather_rows
 
-RewardTarget = Literal["odds", "emission", "value"]
 FORMULAS = {
     "emission": "p(x) * prod_t r_t^{strength:g}",
     "odds": "p(x) * prod_t (r_t / (1 - r_t))^{strength:g}",
@@ -97,7 +94,7 @@ class Reasoning(AbstractProcess):
         reward: AbstractReward | None,
         prompt: str | list[str],
         *,
-        reward_target: RewardTarget = "odds",
+        reward_target: str = "odds",
         strength: float | None = None,
         temperature: float = 1.0,
         max_steps: int | None = None,

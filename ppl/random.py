@@ -21,6 +21,7 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 from jaxtyping import Array
 
@@ -56,6 +57,7 @@ class Oracle(Protocol):
 
 
 _ORACLES: list[Oracle] = []
+_traced_for = jax.make_user_context(None)  # part of every jit cache key: no trace is shared
 
 
 @contextlib.contextmanager
@@ -63,7 +65,8 @@ def enumerating(oracle: Oracle) -> Iterator[Oracle]:
     """Let `oracle` decide every draw that is traced inside the context."""
     _ORACLES.append(oracle)
     try:
-        yield oracle
+        with _traced_for(oracle):
+            yield oracle
     finally:
         _ORACLES.pop()
 
@@ -145,7 +148,7 @@ def categorical(
         return _over_keys(
             lambda k, x: jax.random.categorical(k, x, axis=axis, shape=shape), key, logits
         )
-    probabilities = jax.nn.softmax(jnp.moveaxis(logits, axis, -1), axis=-1)
+    probabilities = _outcome_probabilities(jnp.moveaxis(logits, axis, -1))
     if shape is not None:
         probabilities = jnp.broadcast_to(
             probabilities, key.shape + tuple(shape) + probabilities.shape[-1:]
@@ -218,8 +221,34 @@ def _edges(breaks: Array, shape: tuple[int, ...]) -> Array:
     return jnp.concatenate([ends, inner, ends + 1], axis=-1)
 
 
+def _outcome_probabilities(logits: Array) -> Array:
+    """exp(logits), normalised in the widest type; a row of -inf draws 0, as `jax.random` does."""
+    logits = logits.astype(float)
+    impossible = jnp.all(jnp.isneginf(logits), axis=-1, keepdims=True)
+    first = jnp.where(jnp.arange(logits.shape[-1]) == 0, 0.0, -jnp.inf)
+    first = jnp.broadcast_to(first, logits.shape)
+    return jax.nn.softmax(jnp.where(impossible, first, logits), axis=-1)
+
+
 def _ask(probabilities: Array, key: Array) -> Array:
-    """Let the innermost oracle choose one outcome for each row of `probabilities[..., K]`."""
-    result = jax.ShapeDtypeStruct(probabilities.shape[:-1], jnp.int32)
-    data = jax.random.key_data(key)
-    return io_callback(_ORACLES[-1].choose, result, probabilities, data, ordered=True)
+    """Let the innermost oracle choose one outcome for each row of `probabilities[..., K]`.
+
+    Under `vmap` all lanes ask at once. Lanes that share a key ask with copies of it: outside
+    enumeration they would draw the same noise, and the oracle reports that.
+    """
+    oracle = _ORACLES[-1]
+
+    @custom_vmap
+    def ask(probabilities: Array, key_data: Array) -> Array:
+        result = jax.ShapeDtypeStruct(probabilities.shape[:-1], jnp.int32)
+        return io_callback(oracle.choose, result, probabilities, key_data, ordered=True)
+
+    @ask.def_vmap
+    def ask_all(num_lanes: int, batched: list, probabilities: Array, key_data: Array):
+        lanes = [
+            x if is_batched else jnp.broadcast_to(x, (num_lanes, *x.shape))
+            for x, is_batched in zip((probabilities, key_data), batched, strict=True)
+        ]
+        return ask(*lanes), True
+
+    return ask(probabilities, jax.random.key_data(key))

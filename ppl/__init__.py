@@ -1,5 +1,6 @@
 """The language: processes, populations, posteriors, and the laws they obey."""
 
+from jurax.ppl import laws as laws
 from jurax.ppl import random as random
 from jurax.ppl import weights as weights
 from jurax.ppl.combinators import temper as temper

@@ -84,10 +84,13 @@ class AbstractProcess(eqx.Module):
     def settle(self, mask: Bool[Array, "*B N"], new: PyTree, old: PyTree) -> PyTree:
         """`where` after an extension: rows outside `mask` will never be extended again.
 
-        By default `where`. A process with large scratch storage (caches) that is not read for
-        such rows may keep the new storage and save the copy.
+        By default `where`, behind a conditional that is skipped while every row moves: a select
+        would make XLA compute the move twice, once for it and once for the weights. A process with
+        large scratch storage (caches) that is not read for such rows may keep the new storage.
         """
-        return self.where(mask, new, old)
+        if self.hosted:
+            return self.where(mask, new, old)
+        return jax.lax.cond(jnp.all(mask), lambda: new, lambda: self.where(mask, new, old))
 
     def retire(self, particles: PyTree, mask: Bool[Array, "*B N"]) -> PyTree:
         """Mark rows that the next extension may skip; by default nothing is marked."""

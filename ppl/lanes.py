@@ -148,15 +148,18 @@ def _apply(transforms: list, value: Array) -> Array:
 
 def _draw_flat(key: Array, distribution: Any, sample_shape: tuple[int, ...]) -> Array:
     """`distribution.sample`, with fewer or cheaper random numbers where that is simple."""
+    shape = distribution.shape(sample_shape)
     if type(distribution) is dist.Normal:
-        noise = normals(key, distribution.shape(sample_shape))
-        return distribution.loc + noise * distribution.scale
+        loc, scale = (jnp.broadcast_to(x, shape) for x in (distribution.loc, distribution.scale))
+        return loc + normals(key, shape) * scale
     if type(distribution) is dist.MultivariateNormal:
-        noise = normals(key, distribution.shape(sample_shape))
+        noise = normals(key, shape)
         factor = distribution.scale_tril
         if all(size == 1 for size in factor.shape[:-2]):
-            return distribution.loc + noise @ factor.reshape(factor.shape[-2:]).T
-        return distribution.loc + jnp.einsum("...ij,...j->...i", factor, noise)
+            noise = noise @ factor.reshape(factor.shape[-2:]).T
+        else:
+            noise = jnp.einsum("...ij,...j->...i", factor, noise)
+        return jnp.broadcast_to(distribution.loc, shape) + noise
     if isinstance(distribution, dist.CategoricalProbs | dist.CategoricalLogits):
         probs = distribution.probs
         if probs.shape[-1] <= MAX_UNROLLED:

@@ -134,6 +134,7 @@ class StateSpaceModel(AbstractProcess):
 
 def _lift(function: Callable, *arguments: Any) -> Any:
     """Apply a function of one particle to all: the only `vmap`. Scalars (a common t) are shared."""
+    arguments = tuple(jax.tree.map(jnp.asarray, arguments))
     axes = tuple(None if jnp.ndim(x) == 0 else 0 for x in map(_first_leaf, arguments))
     return jax.vmap(function, in_axes=axes)(*arguments)
 

@@ -95,7 +95,7 @@ class HiddenMarkovModel(AbstractStateSpace):
         del t
         return dist.Categorical(probs=self.transition_matrix[state])
 
-    def potential(self, state: Int[Array, ""], t: Int[Array, ""] | int) -> Float[Array, ""]:
+    def potential(self, state: Int[Array, ""], t: Int[Array, ""]) -> Float[Array, ""]:
         """Log-probability of y_t; 0 at t = 0."""
         symbol = self.observations[jnp.maximum(t, 1) - 1]
         return jnp.where(t > 0, jnp.log(self.emission_matrix[state, symbol]), 0.0)

@@ -95,7 +95,7 @@ class LinearGaussian(AbstractStateSpace):
         del t
         return dist.MultivariateNormal(self.transition_matrix @ state, self.transition_covariance)
 
-    def potential(self, state: Float[Array, " D"], t: Int[Array, ""] | int) -> Float[Array, ""]:
+    def potential(self, state: Float[Array, " D"], t: Int[Array, ""]) -> Float[Array, ""]:
         """Log-density of y_t; 0 at t = 0 and where y_t is missing."""
         observation = self.observations[jnp.maximum(t, 1) - 1]
         law = dist.MultivariateNormal(self.observation_matrix @ state, self.observation_covariance)

@@ -93,7 +93,7 @@ class StochasticVolatility(AbstractStateSpace):
         del t
         return dist.Normal(self.mean + self.persistence * (state - self.mean), self.scale)
 
-    def potential(self, state: Float[Array, ""], t: Int[Array, ""] | int) -> Float[Array, ""]:
+    def potential(self, state: Float[Array, ""], t: Int[Array, ""]) -> Float[Array, ""]:
         """Log-density of y_t; 0 at t = 0 and where y_t is missing."""
         observation = self.observations[jnp.maximum(t, 1) - 1]
         is_observed = (t > 0) & ~jnp.isnan(observation)

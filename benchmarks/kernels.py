@@ -5,10 +5,10 @@
 One interleaved run: in each round every contender filters the same data once, in turn, so that a
 slow minute of the machine hits all of them. Reported are medians over rounds of CPU time
 (`time.process_time`, all threads) in ns per particle and step, compilation excluded; the ratio
-fastest peer / slowest form of jurax; and the ratio to the floor (noise, propagation, weights, log-sum,
-no resampling). The log-evidence of each contender is averaged over rounds and shown, so that a fast
-wrong answer is seen: exact for lg1 by the Kalman filter. benchmarks/README.md says how to install the
-peers.
+fastest peer / slowest form of jurax; and the ratio to the floor (noise, propagation, weights,
+log-sum, no resampling). The log-evidence of each contender is averaged over rounds and shown, so
+that a fast wrong answer is seen: exact for lg1 and lg10 by the Kalman filter. benchmarks/README.md
+says how to install the peers.
 """
 
 import argparse

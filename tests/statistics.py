@@ -84,8 +84,9 @@ def assert_estimate(
     z = difference / scale
     worst = np.unravel_index(np.argmax(np.abs(z)), z.shape)
     if not np.abs(z[worst]) <= limit:
+        exact = np.broadcast_to(expected, z.shape)[worst]
         raise AssertionError(
-            f"mean {estimate[worst]:.6g} differs from {np.broadcast_to(expected, z.shape)[worst]:.6g}"
+            f"mean {estimate[worst]:.6g} differs from {exact:.6g}"
             f" by z = {z[worst]:.2f} (limit {limit:.2f}, standard error {error[worst]:.3g})"
             f" at index {tuple(int(i) for i in worst)} of shape {z.shape}"
         )

@@ -33,7 +33,9 @@ def test_contributing_skeleton_passes_its_own_test() -> None:
 
 def test_contributing_skeleton_with_a_fault_fails_its_test() -> None:
     kernel, test = python_blocks("CONTRIBUTING.md")
-    broken = kernel.replace("population.log_weights - jnp.log(self.survival)", "population.log_weights")
+    broken = kernel.replace(
+        "population.log_weights - jnp.log(self.survival)", "population.log_weights"
+    )
     assert broken != kernel
     scope: dict = {}
     exec(broken, scope)

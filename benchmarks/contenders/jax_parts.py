@@ -13,11 +13,6 @@ from contenders.cases import AR, MU, RHO, SIGMA, Case, transition_matrix
 HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
 
 
-def dimension(case: Case) -> int | None:
-    """D, or None for a scalar state."""
-    return 10 if case.name == "lg10" else None
-
-
 def state_shape(case: Case) -> tuple[int, ...]:
     """Shape of the state of one particle."""
     return (10,) if case.name == "lg10" else ()
@@ -25,7 +20,8 @@ def state_shape(case: Case) -> tuple[int, ...]:
 
 def initial_scale(case: Case) -> float:
     """Standard deviation of the law of the first state."""
-    return {"sv": SIGMA / np.sqrt(1 - RHO**2), "lg1": 1 / np.sqrt(1 - AR**2), "lg10": 1.0}[case.name]
+    scales = {"sv": SIGMA / np.sqrt(1 - RHO**2), "lg1": 1 / np.sqrt(1 - AR**2), "lg10": 1.0}
+    return float(scales[case.name])
 
 
 def initial_mean(case: Case) -> float:
@@ -48,7 +44,7 @@ def scale(case: Case) -> float:
 
 
 def log_potential(case: Case, state, observation):
-    """log p(y_t | x_t); rows of a population or one particle."""
+    """Log-density of y_t given x_t; rows of a population or one particle."""
     if case.name == "sv":
         return -HALF_LOG_2PI - 0.5 * state - 0.5 * observation**2 * jnp.exp(-state)
     if case.name == "lg1":

@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jurax.inference import ParticleFilter, infer
-from jurax.ppl import StateSpaceModel, sequential
 from numpyro.contrib.control_flow import scan
 
 from contenders import jax_parts as parts
 from contenders.cases import Case
-
+from jurax.inference import ParticleFilter, infer
+from jurax.ppl import StateSpaceModel, sequential
 
 
 def law(case: Case, mean, scale):
@@ -73,9 +72,7 @@ def program(case: Case):
 
 
 def _prepare(process, num_particles: int, threshold: float):
-    algorithm = ParticleFilter(
-        num_particles=num_particles, ess_threshold=threshold, history=False
-    )
+    algorithm = ParticleFilter(num_particles=num_particles, ess_threshold=threshold, history=False)
 
     def run(seed: int) -> float:
         return float(infer(jax.random.key(seed), process, algorithm).log_evidence)

@@ -56,9 +56,7 @@ def prepare(case: Case, num_particles: int, threshold: float):
 
     def run(seed: int) -> float:
         np.random.seed(seed)  # the library draws from NumPy's global generator
-        smc = particles.SMC(
-            fk=process, N=num_particles, resampling="systematic", ESSrmin=threshold
-        )
+        smc = particles.SMC(fk=process, N=num_particles, resampling="systematic", ESSrmin=threshold)
         smc.run()
         return float(smc.logLt)
 

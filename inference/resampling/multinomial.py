@@ -5,7 +5,6 @@ Slots are exchangeable and unsorted, which conditional algorithms need (Gordon, 
 """
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jurax.inference.resampling import counting

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array
+
 from jurax.inference.resampling import Multinomial, Residual, Stratified, Systematic, counting
 
 SCHEMES = [Systematic(), Stratified(), Multinomial(), Residual()]

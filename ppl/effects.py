@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.distributions.distribution import validation_enabled
 from numpyro.primitives import Messenger
@@ -105,7 +105,7 @@ class Interpreter(Messenger):
             msg["kwargs"]["sample_shape"] = ()
         scale = msg.get("scale")
         if msg["value"] is not None:
-            log_prob = jnp.sum(lanes.log_prob(distribution, msg["value"]))
+            log_prob = jnp.sum(lanes.log_prob(distribution, jnp.asarray(msg["value"])))
             sites.observed.append(name)
             sites.log_weight += log_prob if scale is None else scale * log_prob
             return
@@ -241,10 +241,10 @@ def draw(key: Array, lane: Array | int) -> Choose:
     def choose(name: str, distribution: dist.Distribution) -> Array:
         nonlocal key
         key, key_site = random.split(key)
-        if isinstance(distribution, dist.ImproperUniform):
+        if is_improper(distribution):
             raise NotImplementedError(
                 f"site {name!r} has an improper prior and cannot be drawn: give it a proper one, "
-                "or fix it by numpyro.handlers.do(model, {...})"
+                "or fix it, bind(model, ...).at({...})"
             )
         return lanes.sample(distribution, key_site, jnp.asarray(lane))
 
@@ -277,7 +277,14 @@ def unmasked(distribution: Any) -> Any:
     return distribution
 
 
-def mask_missing(distribution: Any, value: Array) -> Any:
+def is_improper(distribution: Any) -> bool:
+    """Whether a distribution has no draws."""
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return isinstance(distribution, dist.ImproperUniform)
+
+
+def mask_missing(distribution: Any, value: ArrayLike) -> Any:
     """The distribution with observations masked whose whole event is NaN.
 
     An event that is NaN in part keeps its density, NaN, which kernels report: leaving out

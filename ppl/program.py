@@ -8,7 +8,7 @@ Missing observations: an observed value that is NaN (for vector events: NaN in e
 counts as not observed, weight 1, under every algorithm.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from jurax.ppl.effects import MissingObservations
+from jurax.ppl.effects import MissingObservations, is_improper
 from jurax.ppl.process import AbstractProcess
 
 
@@ -89,7 +89,8 @@ class Program(eqx.Module):
         found: dict[str, Site] = {}
 
         def run() -> None:
-            seeded = numpyro.handlers.seed(self, jax.random.key(0))
+            proper = numpyro.handlers.substitute(self, substitute_fn=_placeholder)
+            seeded = numpyro.handlers.seed(proper, jax.random.key(0))
             trace = numpyro.handlers.trace(seeded).get_trace()
             for name, site in trace.items():
                 if site["type"] in ("sample", "deterministic", "param"):
@@ -98,7 +99,7 @@ class Program(eqx.Module):
         jax.eval_shape(run)
         return found
 
-    def log_density(self, values: dict[str, Array]) -> Float[Array, ""]:
+    def log_density(self, values: Mapping[str, ArrayLike]) -> Float[Array, ""]:
         """Joint log-density of latent and observed sites at `values` of the latent sites.
 
         Sites in a scan are stacked over time. Constrained values, no Jacobian. Sites fixed by
@@ -124,7 +125,7 @@ class Program(eqx.Module):
         density, _ = numpyro.infer.util.log_density(self, (), {}, values)
         return density
 
-    def at(self, values: dict[str, Array]) -> "Program":
+    def at(self, values: Mapping[str, ArrayLike]) -> "Program":
         """The program with latent sites outside of its scan fixed at `values`.
 
         Raises:
@@ -183,7 +184,9 @@ def bind(model: Callable, /, *args: Any, **kwargs: Any) -> Program:
     return Program(model, arrays, _Static.store(settings), {})
 
 
-def check_values(values: dict[str, Array], sites: dict[str, Any], what: str) -> dict[str, Array]:
+def check_values(
+    values: Mapping[str, ArrayLike], sites: dict[str, Any], what: str
+) -> dict[str, Array]:
     """Values of known sites as arrays of their dtype; names and shapes are checked."""
     unknown = sorted(set(values) - set(sites))
     if unknown:
@@ -195,6 +198,13 @@ def check_values(values: dict[str, Array], sites: dict[str, Any], what: str) -> 
                 f"site {name!r} has shape {tuple(sites[name].shape)}, the value has {value.shape}"
             )
     return checked
+
+
+def _placeholder(site: dict) -> Array | None:
+    """A value of an improper site, which cannot be drawn."""
+    if site["type"] == "sample" and not site["is_observed"] and is_improper(site["fn"]):
+        return jnp.zeros(site["fn"].shape())
+    return None
 
 
 def _is_data(leaf: Any) -> bool:

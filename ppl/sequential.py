@@ -13,13 +13,13 @@ belongs to x_0. Every other is a *parameter*: drawn from its prior and carried b
 Shape letters: N particles, T steps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from jurax.ppl.effects import Choose, Sites, draw, recall, run_before_scan, run_step
 from jurax.ppl.plan import Plan, make_plan, used_inputs
@@ -212,7 +212,7 @@ class SequentialProgram(AbstractProcess):
         """Names of the sites that `at` fixes."""
         return tuple(name for name, _ in self.plan.parameters)
 
-    def at(self, values: dict[str, Array]) -> "SequentialProgram":
+    def at(self, values: Mapping[str, ArrayLike]) -> "SequentialProgram":
         """The process with parameters fixed; its evidence is p(observations | values).
 
         Args:
@@ -226,7 +226,7 @@ class SequentialProgram(AbstractProcess):
         state = tuple(name for name, _ in self.plan.state)
         return SequentialProgram(program, make_plan(program, state), state, self.weighted)
 
-    def log_prior(self, values: dict[str, Array]) -> Float[Array, ""]:
+    def log_prior(self, values: Mapping[str, ArrayLike]) -> Float[Array, ""]:
         """Log prior density of all parameters at `values`.
 
         Raises:
@@ -300,8 +300,8 @@ class SequentialProgram(AbstractProcess):
                 f"random are {list(self.parameters)}"
             )
         leaf_name = {index: name for name, index in self.plan.aliases}
-        recalled = {name: record[leaf_name[index]] for name, index in self.plan.sources}
-        return recalled | {name: record[name] for name in self.plan.kept}
+        kept = {name: record[name] for name in self.plan.kept}
+        return kept | {n: record[leaf_name[i]] for n, i in self.plan.sources if n not in kept}
 
 
 def _over_particles(function: Callable, t: Any) -> Callable:

@@ -26,7 +26,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"seed: {config.getoption('seed')}"
+    return f"seed: {chosen_seed(config)}"
+
+
+def chosen_seed(config: pytest.Config) -> int:
+    """The value of `--seed`."""
+    value = config.getoption("seed")
+    assert isinstance(value, int)
+    return value
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -34,7 +41,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed:
-        seed = item.config.getoption("seed")
+        seed = chosen_seed(item.config)
         report.sections.append(("seed", f"rerun with: pytest --seed {seed} '{item.nodeid}'"))
 
 
@@ -42,7 +49,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def seed(request: pytest.FixtureRequest) -> int:
     """An integer that depends on `--seed` and on the name of the test alone."""
     name = request.node.name
-    return (request.config.getoption("seed") + zlib.crc32(name.encode())) % 2**32
+    return (chosen_seed(request.config) + zlib.crc32(name.encode())) % 2**32
 
 
 @pytest.fixture

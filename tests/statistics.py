@@ -14,7 +14,7 @@ it on failure and `resolution` refuses a check that is too blunt to mean anythin
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import ArrayLike
+from numpy.typing import ArrayLike
 
 ALPHA = 1e-4
 NUM_CHECKS = 1000
@@ -95,7 +95,7 @@ def assert_estimate(
 
 def assert_unbiased_evidence(
     log_estimates: ArrayLike,
-    log_evidence: float,
+    log_evidence: ArrayLike,
     *,
     limit: float | None = None,
     largest_deviation: float = 3.0,
@@ -105,7 +105,7 @@ def assert_unbiased_evidence(
     A standard deviation of Zhat / Z above `largest_deviation` is refused: the mean is then set by
     a few rare runs and its z-score means nothing.
     """
-    ratio = np.exp(np.asarray(log_estimates, np.float64) - float(log_evidence))
+    ratio = np.exp(np.asarray(log_estimates, np.float64) - np.asarray(log_evidence, np.float64))
     if not np.std(ratio) <= largest_deviation:
         raise AssertionError(
             f"sd of Zhat / Z is {np.std(ratio):.3g} > {largest_deviation}: use more particles"

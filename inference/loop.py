@@ -15,6 +15,7 @@ from jaxtyping import Array, PyTree
 from jurax.inference.compose import step_key
 from jurax.inference.kernel import AbstractKernel, Info, active_rows
 from jurax.ppl import AbstractProcess, Cost, Population
+from jurax.ppl.leaves import allocate, move_axis, store
 from jurax.ppl.population import OK, OUT_OF_BUDGET
 
 
@@ -45,7 +46,7 @@ def start_run(
     records = None
     if history:
         first = process.record(population.particles, population.time)
-        records = jax.tree.map(lambda x: _store(jnp.zeros((num_steps + 1, *x.shape), x.dtype), x, 0), first)
+        records = jax.tree.map(lambda x: store(allocate(x, num_steps + 1), x, 0), first)
     cost = jax.tree.map(jnp.asarray, process.cost(None, population.particles))
     return Run(population=population, cost=cost, info=info, records=records)
 
@@ -59,8 +60,8 @@ def advance(kernel: AbstractKernel, key: Array, run: Run, process: AbstractProce
     records = run.records
     if records is not None:
         record = process.record(population.particles, population.time)
-        records = jax.tree.map(lambda s, x: _store(s, x, population.time), records, record)
-    filed = jax.tree.map(lambda store, x: _store(store, x, time), run.info, info)
+        records = jax.tree.map(lambda s, x: store(s, x, population.time), records, record)
+    filed = jax.tree.map(lambda s, x: store(s, x, time), run.info, info)
     return Run(population=population, cost=cost, info=filed, records=records)
 
 
@@ -77,9 +78,7 @@ def check_budget(run: Run, process: AbstractProcess, budget: Cost | None) -> Run
 
 def is_running(run: Run, process: AbstractProcess) -> Array:
     """Whether another step is due."""
-    return (run.population.time < process.num_steps) & jnp.any(
-        active_rows(run.population, process)
-    )
+    return (run.population.time < process.num_steps) & jnp.any(active_rows(run.population, process))
 
 
 def run_steps(
@@ -110,10 +109,6 @@ def finish_run(run: Run) -> Run:
     depth = run.population.status.ndim
 
     def move(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, depth), tree)
+        return jax.tree.map(lambda x: move_axis(x, 0, depth), tree)
 
     return Run(run.population, run.cost, move(run.info), move(run.records))
-
-
-def _store(storage: Array, value: Array, slot: Array | int) -> Array:
-    return jax.lax.dynamic_update_index_in_dim(storage, value.astype(storage.dtype), slot, 0)

@@ -1,7 +1,7 @@
 """Resample: the preserving kernel that replaces weights by copies.
 
 N children, each of weight mean(w): mu and its total mass are unchanged in expectation when
-E[counts_i] = N W_i. A dead population is left as it is.
+E[counts_i] = N W_i. A dead population keeps its particles.
 """
 
 from collections.abc import Callable
@@ -33,6 +33,9 @@ class Resample(AbstractKernel):
         num = self.num_particles or population.num_particles
         ancestors = self._ancestors(key, population.log_weights, num)
         dead = jnp.all(jnp.isneginf(population.log_weights), axis=-1)
+        own = jnp.arange(num, dtype=jnp.int32) % population.num_particles
+        own = jnp.broadcast_to(own, ancestors.shape)
+        ancestors = jnp.where(dead[..., None], own, ancestors)
         gained = jnp.where(dead, 0.0, weights.log_mean(population.log_weights))
         resampled = Population(
             particles=process.gather(population.particles, ancestors),

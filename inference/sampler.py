@@ -1,4 +1,4 @@
-"""What the samplers share: a number of particles, the kernel of one step, and the run to the end."""
+"""What the samplers share: a number of particles, the kernel of one step, the run to the end."""
 
 import abc
 import math
@@ -66,7 +66,8 @@ class AbstractSampler(AbstractKernel):
 
 def history_bytes(population: Population, process: AbstractProcess) -> int:
     """Memory of the records and ancestors of a whole run, in bytes."""
-    record = jax.eval_shape(process.record, population.particles, population.time)
+    shape_of = (lambda f, *args: f(*args)) if process.hosted else jax.eval_shape
+    record = shape_of(process.record, population.particles, population.time)
     rows = math.prod(population.log_weights.shape)
     per_step = 4 * rows + sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))
     return (process.num_steps + 1) * per_step

@@ -1,16 +1,14 @@
 """The same run, one step at a time from Python: hosted processes, progress bars, checkpoints."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 from rich.progress import Progress
 
 from jurax.inference import loop
+from jurax.inference.checkpoint import fingerprint, keep, restore
 from jurax.inference.loop import Run
 from jurax.ppl import AbstractProcess, Cost, Posterior, random
 
@@ -41,7 +39,7 @@ def run(
         return loop.check_budget(moved, process, budget)
 
     start, step = compiled(start), compiled(step)
-    title = fingerprint(key, process, algorithm)
+    title = "" if path is None else fingerprint(key, process, algorithm, budget)
     current = start(key_init, process)
     if path is not None and path.exists():
         current = restore(path, title, current)
@@ -55,43 +53,3 @@ def run(
     if path is not None:
         path.unlink(missing_ok=True)
     return algorithm.report(loop.finish_run(current), process)
-
-
-def fingerprint(key: Array, process: AbstractProcess, algorithm: Any) -> str:
-    """What a checkpoint must agree with to be resumed."""
-    data = jax.random.key_data(key).tolist()
-    return f"{type(process).__name__}|{process.target}|{process.num_steps}|{algorithm!r}|{data}"
-
-
-def keep(path: Path, title: str, current: Run) -> None:
-    """Write the state atomically."""
-    temporary = path.with_name(path.name + ".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(temporary, "wb") as file:
-        file.write(title.encode() + b"\n")
-        eqx.tree_serialise_leaves(file, _raw_keys(current))
-    os.replace(temporary, path)
-
-
-def restore(path: Path, title: str, like: Run) -> Run:
-    """Read a state; one of another run is refused."""
-    with open(path, "rb") as file:
-        found = file.readline().rstrip(b"\n").decode(errors="replace")
-        if found != title:
-            raise ValueError(
-                f"{path} is a checkpoint of another run (key, target, steps or algorithm differ). "
-                "Give the same arguments, or another file"
-            )
-        return _typed_keys(eqx.tree_deserialise_leaves(file, _raw_keys(like)), like)
-
-
-def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _raw_keys(tree: Any) -> Any:
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
-
-
-def _typed_keys(tree: Any, like: Any) -> Any:
-    return jax.tree.map(lambda x, y: jax.random.wrap_key_data(x) if _is_key(y) else x, tree, like)

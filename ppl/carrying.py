@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from jurax.ppl.combinators import AbstractWrapper
+from jurax.ppl.leaves import allocate, choose, is_host
 from jurax.ppl.process import AbstractProcess, gather_rows
 
 Measure = dict[Any, float]  # mass by atom
@@ -57,7 +58,7 @@ class Carrying(AbstractWrapper):
         particles, log_weights = self.process.init(key, num_particles)
         rows = log_weights.shape
         record = self.process.record(particles, 0)
-        records = jax.tree.map(lambda x: _storage(x, len(rows), self.num_steps), record)
+        records = jax.tree.map(lambda x: allocate(x, self.num_steps + 1, len(rows)), record)
         start = Carried(particles, records, jnp.zeros(rows, jnp.int32))
         return self._append(start, particles, 0), log_weights
 
@@ -71,7 +72,7 @@ class Carrying(AbstractWrapper):
         depth = before.length.ndim
         slots = jnp.arange(self.num_steps + 1) == before.length[..., None]
         records = jax.tree.map(
-            lambda store, x: _choose(slots, _expand_at(x, depth), store), before.records, record
+            lambda old, x: choose(slots, _expand_at(x, depth), old), before.records, record
         )
         return Carried(particles, records, before.length + 1)
 
@@ -109,29 +110,12 @@ def carrying(process: AbstractProcess) -> Carrying:
 
 
 def _with_records(mask: Array, inner: PyTree, new: Carried, old: Carried) -> Carried:
-    records = jax.tree.map(lambda a, b: _choose(mask, a, b), new.records, old.records)
+    records = jax.tree.map(lambda a, b: choose(mask, a, b), new.records, old.records)
     return Carried(inner, records, jnp.where(mask, new.length, old.length))
 
 
-def _storage(record: Any, depth: int, num_steps: int) -> Any:
-    numpy = np if isinstance(record, np.ndarray) else jnp
-    shape = (*record.shape[:depth], num_steps + 1, *record.shape[depth:])
-    return numpy.zeros(shape, record.dtype)
-
-
 def _expand_at(x: Any, axis: int) -> Any:
-    return np.expand_dims(x, axis) if isinstance(x, np.ndarray) else jnp.expand_dims(x, axis)
-
-
-def _choose(mask: Array, new: Any, old: Any) -> Any:
-    if isinstance(old, np.ndarray):
-        return np.where(
-            np.asarray(mask).reshape(mask.shape + (1,) * (old.ndim - mask.ndim)), new, old
-        )
-    return jnp.where(mask.reshape(mask.shape + (1,) * (old.ndim - mask.ndim)), new, old)
-
-
-# -------------------------------------------------------------------- values of arrays
+    return (np if is_host(x) else jnp).expand_dims(x, axis)
 
 
 def paths_of(records: PyTree, length: Any) -> list[tuple]:
@@ -150,7 +134,7 @@ def states_of(particles: PyTree) -> list[Hashable]:
 
 
 def _record_of(names: list[str], leaves: list[np.ndarray], index: tuple[int, ...]) -> Hashable:
-    values = [_freeze(leaf[index].tolist()) for leaf in leaves]
+    values = [_freeze(leaf[index]) for leaf in leaves]
     return values[0] if names == [""] else tuple(zip(names, values, strict=True))
 
 
@@ -161,6 +145,8 @@ def _named_leaves(tree: PyTree) -> tuple[list[str], list[np.ndarray]]:
 
 
 def _freeze(value: Any) -> Hashable:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, list):
         return tuple(_freeze(x) for x in value)
     if isinstance(value, float):

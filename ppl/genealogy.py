@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
+from jurax.ppl import leaves
+
 
 def lineages(ancestors: Int[Array, "T N"]) -> Int[Array, "T1 N"]:
     """Slot at each time 0..T of the ancestor of each final particle.
@@ -28,10 +30,9 @@ def trace(records: PyTree, ancestors: Int[Array, "T N"] | None, num_steps: int) 
     """Records along each lineage: from `(T + 1, N, ...)` to `(N, num_steps + 1, ...)`."""
     kept = jax.tree.map(lambda x: x[: num_steps + 1], records)
     if ancestors is None:
-        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), kept)
+        return jax.tree.map(lambda x: leaves.move_axis(x, 0, 1), kept)
     slots = lineages(ancestors[:num_steps])
-    follow = jax.vmap(lambda record, slot: record[slot])
-    return jax.tree.map(lambda x: jnp.moveaxis(follow(x, slots), 0, 1), kept)
+    return jax.tree.map(lambda x: leaves.move_axis(leaves.take(x, slots), 0, 1), kept)
 
 
 def families(ancestors: Int[Array, "T N"] | None, num_particles: int) -> np.ndarray:

@@ -115,9 +115,13 @@ class Posterior(eqx.Module):
         return summarize(values, np.asarray(self.normalized()), self._families())
 
     def sample(self, key: Array, n: int) -> PyTree:
-        """Draw `n` particles with replacement, equally weighted; consumes `key`."""
+        """Draw `n` particles with replacement, equally weighted; consumes `key`.
+
+        Raises:
+            ValueError: for packed problems and for a dead population.
+        """
         self._single("sample")
-        index = jax.random.categorical(key, self.log_weights, shape=(n,))
+        index = storage.draw_rows(key, self.log_weights, n)
         return jax.tree.map(lambda x: x[index], self.particles)
 
     def trajectories(self) -> PyTree:
@@ -200,7 +204,7 @@ class Posterior(eqx.Module):
     def _rows(self):
         particles = jax.tree.map(np.asarray, self.particles)
         for i in range(self.log_weights.shape[-1]):
-            yield jax.tree.map(lambda x: x[i], particles)
+            yield jax.tree.map(lambda x, i=i: x[i], particles)
 
     def _families(self) -> np.ndarray:
         ancestors = self.info.get("ancestors")

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from jurax.ppl import leaves
 from jurax.ppl.cost import Cost
-
 
 # Entries (name, source, part): trajectories[name] is records[source] at times 1..T for the part
 # "steps", at time 0 for "initial", and the final particles' source for "final".
@@ -79,7 +79,7 @@ class AbstractProcess(eqx.Module):
 
     def where(self, mask: Bool[Array, "*B N"], new: PyTree, old: PyTree) -> PyTree:
         """Choose rows of `new` where `mask` holds, else of `old`."""
-        return jax.tree.map(lambda a, b: jnp.where(_expand(mask, a), a, b), new, old)
+        return jax.tree.map(lambda a, b: leaves.choose(mask, a, b), new, old)
 
     def settle(self, mask: Bool[Array, "*B N"], new: PyTree, old: PyTree) -> PyTree:
         """`where` after an extension: rows outside `mask` will never be extended again.
@@ -128,7 +128,7 @@ class AbstractProcess(eqx.Module):
 
     def row_shape(self, particles: PyTree) -> tuple[int, ...]:
         """The axes `(*B, N)` of a population of this process."""
-        leaf = next(x for x in jax.tree.leaves(particles) if eqx.is_array(x))
+        leaf = next(x for x in jax.tree.leaves(particles) if leaves.is_array(x))
         return leaf.shape[: len(self.batch_shape) + 1]
 
     def __repr__(self) -> str:
@@ -152,13 +152,7 @@ def gather_rows(tree: PyTree, ancestors: Int[Array, "*B M"]) -> PyTree:
         [7.0, 7.0, 5.0]
     """
 
-    def take(leaf: Array, index: Array) -> Array:
-        return leaf.at[index].get(mode="promise_in_bounds")
+    def take(leaf: Any) -> Any:
+        return leaves.take(leaf, ancestors) if leaves.is_array(leaf) else leaf
 
-    for _ in range(ancestors.ndim - 1):
-        take = jax.vmap(take)
-    return jax.tree.map(lambda leaf: take(leaf, ancestors) if eqx.is_array(leaf) else leaf, tree)
-
-
-def _expand(mask: Array, leaf: Array) -> Array:
-    return mask.reshape(mask.shape + (1,) * (jnp.ndim(leaf) - mask.ndim))
+    return jax.tree.map(take, tree)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
@@ -170,7 +171,8 @@ def choice(
     """Draw with replacement from `a` (or `arange(a)`) with probabilities `p` (default equal)."""
     values = jnp.arange(a) if isinstance(a, int) else a
     weights = jnp.ones(values.shape[0]) if p is None else p
-    draw = categorical(key, jnp.broadcast_to(jnp.log(weights), key.shape + weights.shape), shape=shape)
+    logits = jnp.broadcast_to(jnp.log(weights), key.shape + weights.shape)
+    draw = categorical(key, logits, shape=shape)
     return values[draw]
 
 
@@ -251,4 +253,7 @@ def _ask(probabilities: Array, key: Array) -> Array:
         ]
         return ask(*lanes), True
 
-    return ask(probabilities, jax.random.key_data(key))
+    key_data = jax.random.key_data(key)
+    if isinstance(probabilities, jax.core.Tracer) or isinstance(key_data, jax.core.Tracer):
+        return ask(probabilities, key_data)
+    return jnp.asarray(oracle.choose(np.asarray(probabilities), np.asarray(key_data)), jnp.int32)

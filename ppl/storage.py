@@ -3,20 +3,25 @@
 import importlib.metadata
 import json
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
+
+from jurax.ppl import leaves
 
 FORMAT = "jurax-posterior-1"
 PACKAGES = ("jurax", "jax", "equinox", "numpyro")
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """Arrays of a pytree by path; containers are recorded by names and positions."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join([prefix, *map(_name, path)]): np.asarray(leaf) for path, leaf in leaves}
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of a pytree by path; containers are recorded by names and positions."""
+    found, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join([prefix, *map(_name, path)]): leaf for path, leaf in found}
 
 
 def unflatten(arrays: dict[str, np.ndarray], prefix: str) -> Any:
@@ -45,7 +50,9 @@ def save(posterior: Any, path: Path) -> None:
         "target": posterior.target,
         "versions": versions(),
         "layout": layout,
+        "objects": [name for name, leaf in arrays.items() if leaves.is_host(leaf)],
     }
+    arrays = {name: leaves.encode(leaf) for name, leaf in arrays.items()}
     arrays["header"] = np.array(json.dumps(header))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
@@ -62,11 +69,15 @@ def load(posterior_class: type, history_class: type, path: Path) -> Any:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(str(arrays.pop("header")))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a posterior written by Posterior.save: {error}") from error
     if header.get("format") != FORMAT:
         raise ValueError(f"{path} has format {header.get('format')!r}; expected {FORMAT!r}")
-    arrays = {name: jax.numpy.asarray(x) for name, x in arrays.items()}
+    objects = header.get("objects", ())
+    arrays = {
+        name: leaves.decode_objects(x) if name in objects else jax.numpy.asarray(x)
+        for name, x in arrays.items()
+    }
     history = unflatten(arrays, "history")
     layout = header.get("layout") and tuple(map(tuple, header["layout"]))
     return posterior_class(
@@ -86,9 +97,10 @@ def to_arviz(posterior: Any, key: jax.Array) -> Any:
 
     num = posterior.log_weights.shape[-1]
     draws = posterior.trajectories() if posterior.history is not None else posterior.particles
-    index = jax.random.categorical(key, posterior.log_weights, shape=(num,))
+    index = draw_rows(key, posterior.log_weights, num)
+    drawn = _named(jax.tree.map(lambda x: x[index], draws))
     groups = {
-        "posterior": {n: x[None] for n, x in _named(jax.tree.map(lambda x: x[index], draws)).items()},
+        "posterior": {name: np.asarray(x)[None] for name, x in drawn.items()},
         "sample_stats": {"log_weights": np.asarray(posterior.log_weights)[None]},
     }
     major = int(importlib.metadata.version("arviz").split(".")[0])
@@ -101,6 +113,14 @@ def to_arviz(posterior: Any, key: jax.Array) -> Any:
     dataset = data["posterior"] if major >= 1 else data.posterior
     dataset.attrs.update(attributes)
     return data
+
+
+def draw_rows(key: jax.Array, log_weights: jax.Array, num: int) -> jax.Array:
+    """Rows drawn by their weights; a dead population has none to draw."""
+    is_dead = jax.numpy.all(jax.numpy.isneginf(log_weights))
+    if not isinstance(is_dead, jax.core.Tracer) and bool(is_dead):
+        raise ValueError("every weight is zero (see posterior.status): there is nothing to draw")
+    return jax.random.categorical(key, log_weights, shape=(num,))
 
 
 def versions() -> dict[str, str]:

@@ -38,8 +38,8 @@ def normalized(log_weights: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> normalized(jnp.log(jnp.array([1.0, 3.0]))).tolist()
-        [0.25, 0.75]
+        >>> normalized(jnp.log(jnp.array([1.0, 1.0]))).tolist()
+        [0.5, 0.5]
     """
     _, scaled = _scaled(log_weights)
     total = jnp.sum(scaled, axis=-1, keepdims=True)

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, ArrayLike, Float
 from numpyro.contrib.control_flow.scan import scan_wrapper
-from numpyro.distributions.distribution import validation_enabled
 from numpyro.primitives import Messenger
 
 from jurax.ppl import lanes, random
@@ -105,7 +104,7 @@ class Interpreter(Messenger):
             msg["kwargs"]["sample_shape"] = ()
         scale = msg.get("scale")
         if msg["value"] is not None:
-            log_prob = jnp.sum(lanes.log_prob(distribution, jnp.asarray(msg["value"])))
+            log_prob = log_prob_observed(distribution, jnp.asarray(msg["value"]))
             sites.observed.append(name)
             sites.log_weight += log_prob if scale is None else scale * log_prob
             return
@@ -190,17 +189,11 @@ class _Step(Messenger):
 # -------------------------------------------------------------------- runs
 
 
-def run(
-    model: Callable[[], Any], choose: Choose, at_scan: Callable, validate: bool = False
-) -> list[Sites]:
-    """Run a program to its end or to `Stop`; return its stretches.
-
-    Arguments of distributions are validated on demand only: runs of one step give placeholders
-    to sites that nothing depends on.
-    """
+def run(model: Callable[[], Any], choose: Choose, at_scan: Callable) -> list[Sites]:
+    """Run a program to its end or to `Stop`; return its stretches."""
     interpreter = Interpreter(choose, at_scan)
     try:
-        with validation_enabled(validate), interpreter:
+        with interpreter:
             model()
     except Stop:
         pass
@@ -287,14 +280,25 @@ def is_improper(distribution: Any) -> bool:
 def mask_missing(distribution: Any, value: ArrayLike) -> Any:
     """The distribution with observations masked whose whole event is NaN.
 
-    An event that is NaN in part keeps its density, NaN, which kernels report: leaving out
-    components is another model.
+    An event that is NaN in part keeps its density, which is not finite: leaving out components
+    would be another model.
     """
     value = jnp.asarray(value)
     if value.size == 0 or not jnp.issubdtype(value.dtype, jnp.floating):  # factors have size 0
         return distribution
     axes = tuple(range(value.ndim - distribution.event_dim, value.ndim))
     return distribution.mask(~jnp.all(jnp.isnan(value), axis=axes))
+
+
+def log_prob_observed(distribution: Any, value: Array) -> Float[Array, ""]:
+    """Log-density of an observation whose missing events are masked; NaN if one is NaN in part."""
+    log_prob = jnp.sum(lanes.log_prob(distribution, value))
+    if value.size == 0 or not jnp.issubdtype(value.dtype, jnp.floating):
+        return log_prob
+    axes = tuple(range(value.ndim - distribution.event_dim, value.ndim))
+    is_nan = jnp.isnan(value)
+    in_part = jnp.any(is_nan, axis=axes) & ~jnp.all(is_nan, axis=axes)
+    return jnp.where(jnp.any(in_part), jnp.nan, log_prob)
 
 
 class MissingObservations(Messenger):

@@ -103,7 +103,7 @@ def _survey(program: Program) -> _Survey:
         stacked = jax.tree.map(lambda x: jnp.broadcast_to(x, (scan.length, *jnp.shape(x))), outputs)
         return carry, stacked
 
-    stretches = run(program, draw(jax.random.key(0), 0), at_scan, validate=True)
+    stretches = run(program, draw(jax.random.key(0), 0), at_scan)
     if len(stretches) == 1:
         raise ValueError(
             f"{program.name} has no numpyro.contrib.control_flow.scan, so it has no steps: write "
@@ -179,10 +179,9 @@ def _describe_carry(init: PyTree, carry: PyTree) -> Carry:
 
 def _kept(program: Program, plan: Plan) -> tuple[str, ...]:
     """State sites that later steps depend on, or that no recorded leaf of the carry holds."""
-    parameters = {name: shape.zeros() for name, shape in plan.parameters}
 
     def later(state: dict[str, Array]) -> Any:
-        before = parameters | state
+        before = {name: shape.zeros() for name, shape in plan.parameters} | state
         carry = plan.carry.zeros()
         carry, sites = run_step(program, before, carry, 0, draw(jax.random.key(0), 0))
         fixed = run_before_scan(program, recall(before))[0].deterministic

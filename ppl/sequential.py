@@ -6,7 +6,8 @@
 
 The whole program is run again for every extension, for one particle, with the sites before the
 scan set to the particle's values and the scan replaced by one step of its body; `vmap` lifts it.
-What the step does not need is removed by the compiler.
+What the step does not need is removed by the compiler. Methods are compiled once for each shape:
+called one by one they are fast too, and NumPyro's checks of arguments see no placeholder.
 
 A latent site before the scan is *state* iff its value is itself a leaf of the initial carry; it
 belongs to x_0. Every other is a *parameter*: drawn from its prior and carried by the particle.
@@ -127,6 +128,7 @@ class SequentialProgram(AbstractProcess):
 
     # ------------------------------------------------------------ the process
 
+    @eqx.filter_jit
     def init(self, key: Array, num_particles: int) -> tuple[Particle, Float[Array, " N"]]:
         """Draw x_0: all sites before the scan; consumes `key`."""
 
@@ -140,13 +142,16 @@ class SequentialProgram(AbstractProcess):
         self, key: Array, particles: Particle, t: Int[Array, "..."] | int
     ) -> tuple[Particle, Float[Array, " N"]]:
         """Draw the sites of step t and weigh by its observations; consumes `key`."""
+        return self._extend(key, particles, jnp.asarray(t))
 
+    @eqx.filter_jit
+    def _extend(self, key: Array, particles: Particle, t: Array) -> tuple[Particle, Array]:
         def move(particle: Particle, t: Array, lane: Array) -> tuple[Particle, Array]:
             particle, sites = self._move(particle, t, draw(key, lane))
             return particle, sites.log_weight
 
         rows = jnp.arange(self.row_shape(particles)[0])
-        return self._weighed(*_over_particles(move, t)(particles, rows))
+        return self._weighed(*_over_particles(move, t)(particles, t, rows))
 
     def replay(
         self, particles: Particle | None, record: dict[str, Array], t: Int[Array, "..."] | int
@@ -155,7 +160,12 @@ class SequentialProgram(AbstractProcess):
 
         With t = 0 and `particles` None the move is the initial one; parameters must be fixed.
         """
+        return self._replay(particles, record, jnp.asarray(t))
 
+    @eqx.filter_jit
+    def _replay(
+        self, particles: Particle | None, record: dict[str, Array], t: Array
+    ) -> tuple[Particle, Array, Array]:
         def result(particle: Particle, sites: Sites) -> tuple[Particle, Array, Array]:
             log_prob = sum(sites.log_probs.values(), start=jnp.zeros(()))
             return particle, sites.log_weight, log_prob
@@ -169,7 +179,7 @@ class SequentialProgram(AbstractProcess):
         if particles is None:
             moved, log_increments, log_probs = jax.vmap(start)(record)
         else:
-            moved, log_increments, log_probs = _over_particles(move, t)(particles, record)
+            moved, log_increments, log_probs = _over_particles(move, t)(particles, t, record)
         return *self._weighed(moved, log_increments), log_probs
 
     def record(self, particles: Particle, t: Int[Array, "..."] | int) -> dict[str, Array]:
@@ -177,6 +187,7 @@ class SequentialProgram(AbstractProcess):
         del t
         return {**self._step_sites(particles), **particles.initial}
 
+    @eqx.filter_jit
     def output(self, particles: Particle) -> dict[str, Array]:
         """Values by site name: parameters, sites of the last step, what is kept of x_0."""
 
@@ -237,7 +248,10 @@ class SequentialProgram(AbstractProcess):
         absent = sorted(set(self.parameters) - set(values))
         if absent:
             raise ValueError(f"log_prior needs a value of every parameter; absent: {absent}")
+        return self._log_prior(values)
 
+    @eqx.filter_jit
+    def _log_prior(self, values: dict[str, Array]) -> Array:
         def density(state: dict) -> Array:
             sites, _ = run_before_scan(self.program, recall({**values, **state}))
             return sum((sites.log_probs[name] for name in self.parameters), start=jnp.zeros(()))
@@ -304,7 +318,6 @@ class SequentialProgram(AbstractProcess):
         return kept | {n: record[leaf_name[i]] for n, i in self.plan.sources if n not in kept}
 
 
-def _over_particles(function: Callable, t: Any) -> Callable:
+def _over_particles(function: Callable, t: Array) -> Callable:
     """Lift a function of (particle, t, row); `t` is common or one for each row."""
-    lifted = jax.vmap(function, in_axes=(0, 0 if jnp.ndim(t) else None, 0))
-    return lambda particles, rows: lifted(particles, jnp.asarray(t), rows)
+    return jax.vmap(function, in_axes=(0, 0 if jnp.ndim(t) else None, 0))

@@ -260,7 +260,7 @@ def weights_of(program, *args, key=None):
     """Increments of one extension and the particles, eagerly."""
     process = sequential(program, *args)
     particles, _ = process.init(jax.random.key(1), 5)
-    return process.extend(jax.random.key(2) if key is None else key, particles, 1)
+    return process.extend(jax.random.key(3) if key is None else key, particles, 1)
 
 
 def test_plates_inside_the_body(key):
@@ -369,6 +369,25 @@ def test_events_missing_in_part_are_reported(key):
     y = jnp.ones((3, 2)).at[1, 0].set(jnp.nan)
     with pytest.raises(ValueError, match="NaN"):
         infer(key, sequential(program, y), ParticleFilter(num_particles=10))
+
+
+def test_observations_outside_the_support_weigh_nothing(key):
+    """NumPyro's densities rely on its checks for this; they must stay on."""
+
+    def program(y):
+        x_0 = numpyro.sample("x_0", dist.Normal(0.0, 1.0))
+
+        def step(x, y_t):
+            x = numpyro.sample("x", dist.Normal(x, 1.0))
+            numpyro.sample("y", dist.Uniform(x - 1.0, x + 1.0), obs=y_t)
+            return x, None
+
+        scan(step, x_0, y)
+
+    particles, increments = weights_of(program, Y, key=key)
+    inside = jnp.abs(particles.carry - Y[0]) <= 1
+    np.testing.assert_allclose(increments, jnp.where(inside, -jnp.log(2.0), -jnp.inf), rtol=1e-6)
+    assert 0 < inside.sum() < 5
 
 
 def test_integer_and_weakly_typed_carries(key):

@@ -1,10 +1,10 @@
-"""Attention of a chunk over three parts: the shared prompt, the private past, and the chunk itself.
+"""Attention of a chunk over two parts: the shared prompt, and the row's own past with the chunk.
 
 One softmax runs over the concatenation of the parts; each part keeps its own layout. The keys of
 a prompt are stored once per problem and meet the queries of all N particles in one product.
 
-Shape letters: B problems, N particles, R = B * N rows, Q tokens of the chunk, P prompt tokens, S private tokens,
-K key/value heads, G query heads per key/value head, F size of a head.
+Shape letters: B problems, N particles, R = B * N rows, Q tokens of the chunk, P prompt tokens,
+S private tokens, K key/value heads, G query heads per key/value head, F size of a head.
 """
 
 import jax.numpy as jnp
@@ -33,17 +33,24 @@ def rotate(
 
 def attend(
     query: Float[Array, "R Q H F"],
-    key: Float[Array, "R Q K F"],
-    value: Float[Array, "R Q K F"],
+    keys: Float[Array, "R K F S"],
+    values: Float[Array, "R K S F"],
     cache: Cache | None,
     layer: int,
 ) -> Float[Array, "R Q H F"]:
-    """softmax(q k / sqrt(F)) v over prompt, private past and the causal part of the chunk."""
+    """softmax(q k / sqrt(F)) v over the prompt, the private past and the causal part of the chunk.
+
+    Args:
+        query: queries of the chunk.
+        keys: keys of this layer with the chunk written behind each row's past.
+        values: values likewise.
+        cache: prompts, and the lengths before the chunk; None for a chunk without a past.
+        layer: whose prompt to read.
+    """
     rows, num, heads, size = query.shape
-    query = query.reshape(rows, num, key.shape[2], -1, size) * size**-0.5
-    parts = [_chunk_part(query, key, value)]
-    if cache is not None and cache.capacity:
-        parts.append(_private_part(query, cache, layer))
+    query = query.reshape(rows, num, keys.shape[1], -1, size) * size**-0.5
+    lengths = jnp.zeros(rows, jnp.int32) if cache is None else cache.lengths
+    parts = [_private_part(query, keys, values, lengths)]
     if cache is not None and cache.prompt_capacity:
         parts.append(_prompt_part(query, cache, layer))
     top = parts[0][0].max(axis=-1, keepdims=True)
@@ -53,30 +60,25 @@ def attend(
     for scores, mix in parts:
         weights = jnp.exp(scores - top)
         total = total + weights.sum(axis=-1)
-        mixed = mixed + mix(weights.astype(value.dtype))
-    mixed = mixed / total.transpose(0, 3, 1, 2)[..., None].astype(value.dtype)
+        mixed = mixed + mix(weights.astype(values.dtype))
+    mixed = mixed / total.transpose(0, 3, 1, 2)[..., None].astype(values.dtype)
     return mixed.reshape(rows, num, heads, size)
 
 
-def _chunk_part(query, key, value):
-    """Scores [R, K, G, Q, Q] of the chunk's own tokens, and the map from weights to values."""
-    num = query.shape[1]
-    scores = _upcast(jnp.einsum("rqkgf,rskf->rkgqs", query, key))
-    causal = jnp.tril(jnp.ones((num, num), bool))
-    return _mask(scores, causal[None, None, None]), lambda w: jnp.einsum("rkgqs,rskf->rqkgf", w, value)
+def _private_part(query, keys, values, lengths: Int[Array, " R"]):
+    """Scores [R, K, G, Q, S] of the row's own tokens, and the map from weights to values.
 
-
-def _private_part(query, cache: Cache, layer: int):
-    """Scores [R, K, G, Q, S] of the row's own past; slots beyond its length are masked."""
-    keys, values = cache.keys[layer], cache.values[layer]
+    Token q of the chunk stands in slot `length + q` and sees the slots up to its own.
+    """
     scores = _upcast(jnp.einsum("rqkgf,rkfs->rkgqs", query, keys))
-    live = jnp.arange(keys.shape[-1])[None] < cache.lengths[:, None]
-    masked = _mask(scores, live[:, None, None, None, :])
+    own = lengths[:, None] + jnp.arange(query.shape[1])[None]
+    live = jnp.arange(keys.shape[-1])[None, None] <= own[..., None]
+    masked = _mask(scores, live[:, None, None])
     return masked, lambda w: jnp.einsum("rkgqs,rksf->rqkgf", w, values)
 
 
 def _prompt_part(query, cache: Cache, layer: int):
-    """Scores [R, K, G, Q, P] of the prompt: one product per problem and head for N * G * Q queries."""
+    """Scores [R, K, G, Q, P] of the prompt: one product for the N * G * Q queries of a problem."""
     keys, values = cache.prompt_keys[layer], cache.prompt_values[layer]
     num_problems, size = keys.shape[0], keys.shape[-1]
     split = query.reshape(num_problems, -1, *query.shape[1:])

@@ -90,28 +90,41 @@ def gather(cache: Cache, ancestors: Int[Array, " R"]) -> Cache:
     )
 
 
-def write(
-    cache: Cache | None, keys: list[Array], values: list[Array], counts: Int[Array, " R"] | None
+def append(
+    cache: Cache | None, layer: int, key: Float[Array, "R Q K F"], value: Float[Array, "R Q K F"]
+) -> tuple[Float[Array, "R K F S"], Float[Array, "R K S F"]]:
+    """Keys and values of one layer with a chunk written behind each row's past.
+
+    Attention reads what this returns and nothing older, so that a loop can write in place.
+    """
+    if cache is None:
+        return key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+    rows, num = key.shape[:2]
+    row, slot = jnp.arange(rows)[:, None], cache.lengths[:, None] + jnp.arange(num)[None]
+    return (
+        cache.keys[layer].at[row, :, :, slot].set(key, mode="drop"),
+        cache.values[layer].at[row, :, slot].set(value, mode="drop"),
+    )
+
+
+def advance(
+    cache: Cache | None, keys: list[Array], values: list[Array], counts: Int[Array, " R"]
 ) -> Cache:
-    """Append a chunk: per layer new keys and values [R, Q, K, F]; `counts` of the Q tokens are kept."""
-    rows, num = keys[0].shape[:2]
-    counts = jnp.full(rows, num, jnp.int32) if counts is None else counts.astype(jnp.int32)
+    """The cache after a chunk, of which `counts` tokens stay in each row."""
     if cache is None:
         return Cache(
             prompt_keys=(),
             prompt_values=(),
-            prompt_lengths=jnp.zeros(rows, jnp.int32),
-            keys=tuple(x.transpose(0, 2, 3, 1) for x in keys),
-            values=tuple(x.transpose(0, 2, 1, 3) for x in values),
+            prompt_lengths=jnp.zeros_like(counts),
+            keys=tuple(keys),
+            values=tuple(values),
             lengths=counts,
         )
-    row, slot = jnp.arange(rows)[:, None], cache.lengths[:, None] + jnp.arange(num)[None]
-    store = zip(cache.keys, keys, strict=True), zip(cache.values, values, strict=True)
     return Cache(
         prompt_keys=cache.prompt_keys,
         prompt_values=cache.prompt_values,
         prompt_lengths=cache.prompt_lengths,
-        keys=tuple(old.at[row, :, :, slot].set(new, mode="drop") for old, new in store[0]),
-        values=tuple(old.at[row, :, slot].set(new, mode="drop") for old, new in store[1]),
+        keys=tuple(keys),
+        values=tuple(values),
         lengths=cache.lengths + counts,
     )

@@ -6,7 +6,8 @@ with rotary positions (half-split), grouped key/value heads, optional biases of 
 optional RMSNorm of q and k (Qwen3). One `__call__` serves for training (no cache), prefill (the
 prompt), decoding (one token) and scoring (a chunk of tokens); see `attention` and `cache`.
 
-Shape letters: R rows, Q tokens of the call, V vocabulary, D width, H heads, K key/value heads, F size of a head.
+Shape letters: R rows, Q tokens of the call, V vocabulary, D width, H heads, K key/value heads,
+F size of a head.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jurax.models.language.attention import attend, rotate
-from jurax.models.language.cache import Cache, write
+from jurax.models.language.cache import Cache, advance, append
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,8 @@ class TransformerConfig:
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"num_heads is {self.num_heads}; expected a multiple of num_kv_heads, {self.num_kv_heads}"
+                f"num_heads is {self.num_heads}; expected a multiple of num_kv_heads, "
+                f"{self.num_kv_heads}"
             )
         if self.head_size % 2:
             raise ValueError(f"head_size is {self.head_size}; rotary positions need an even number")
@@ -77,14 +79,15 @@ class Attention(nnx.Module):
             self.key_norm = _norm(config.head_size, config, rngs)
 
     def __call__(self, x: Array, positions: Array, cache: Cache | None, layer: int):
-        """Return (output [R * Q, D], new keys [R, Q, K, F], new values [R, Q, K, F])."""
+        """Return (output [R * Q, D], keys [R, K, F, S] and values [R, K, S, F] with the chunk)."""
         config, shape = self.config, (*positions.shape, -1, self.config.head_size)
         query, key, value = (f(x).reshape(shape) for f in (self.query, self.key, self.value))
         if config.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = (rotate(u, positions, config.rope_base) for u in (query, key))
-        mixed = attend(query, key, value, cache, layer)
-        return self.output(mixed.reshape(x.shape[0], -1)), key, value
+        keys, values = append(cache, layer, key, value)
+        mixed = attend(query, keys, values, cache, layer)
+        return self.output(mixed.reshape(x.shape[0], -1)), keys, values
 
 
 class FeedForward(nnx.Module):
@@ -112,7 +115,7 @@ class Block(nnx.Module):
         self.feed_forward = FeedForward(config, rngs)
 
     def __call__(self, x: Array, positions: Array, cache: Cache | None, layer: int):
-        """Return (output, new keys, new values)."""
+        """Return (output, keys, values); see `Attention`."""
         mixed, key, value = self.attention(self.attention_norm(x), positions, cache, layer)
         x = x + mixed
         return x + self.feed_forward(self.feed_forward_norm(x)), key, value
@@ -162,6 +165,7 @@ class Transformer(nnx.Module):
                 at the right: they are not kept, and their logits mean nothing.
         """
         rows, num = tokens.shape
+        counts = jnp.full(rows, num, jnp.int32) if counts is None else counts.astype(jnp.int32)
         start = jnp.zeros(rows, jnp.int32) if cache is None else cache.positions
         positions = start[:, None] + jnp.arange(num)[None]
         # Dense layers run on [R * Q, D]: XLA's CPU gradient of [R, Q, D] is twice as slow.
@@ -173,7 +177,7 @@ class Transformer(nnx.Module):
             values.append(value)
         table = self.embedding if self.config.tied_embeddings else self.head
         logits = self.norm(x) @ table[...].T
-        return logits.reshape(rows, num, -1), write(cache, keys, values, counts)
+        return logits.reshape(rows, num, -1), advance(cache, keys, values, counts)
 
 
 def _linear(inputs: int, outputs: int, rngs: nnx.Rngs, use_bias: bool = False) -> nnx.Linear:

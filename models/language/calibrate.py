@@ -137,7 +137,7 @@ def fit_strength(
         truth = jnp.sum(vote * right, axis=-1)
         return float(jnp.mean(jnp.log((num_samples * truth + 1 / num_answers) / (num_samples + 1))))
 
-    return float(grid[int(np.argmax([log_score(x) for x in grid]))])
+    return round(float(grid[int(np.argmax([log_score(x) for x in grid]))]), 6)
 
 
 def calibrate(samples: Samples) -> dict:

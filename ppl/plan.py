@@ -13,7 +13,7 @@ from jurax.ppl.program import Program
 
 
 class Shape(NamedTuple):
-    """Shape and dtype of an array."""
+    """Shape and dtype of an array; `float` and `int` are JAX's default types, in x64 too."""
 
     shape: tuple[int, ...]
     dtype: Any
@@ -21,7 +21,9 @@ class Shape(NamedTuple):
     @classmethod
     def of(cls, value: Any) -> "Shape":
         """Of an array or a number."""
-        return cls(jnp.shape(value), jnp.result_type(value))
+        dtype = jnp.result_type(value)
+        default = {jnp.result_type(kind): kind for kind in (float, int)}
+        return cls(jnp.shape(value), default.get(dtype, dtype))
 
     def zeros(self) -> Array:
         """An array of this shape."""
@@ -167,10 +169,11 @@ def _describe_carry(init: PyTree, carry: PyTree) -> Carry:
     shapes = []
     for old, new in zip(jax.tree.leaves(init), jax.tree.leaves(carry), strict=True):
         is_weak = not hasattr(old, "dtype") or getattr(old, "weak_type", False)
+        before, after = (f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in (old, new))
         same_dtype = is_weak or jnp.result_type(old) == jnp.result_type(new)
         if jnp.shape(old) != jnp.shape(new) or not same_dtype:
             raise ValueError(
-                f"a leaf of the carry changes in a step from {Shape.of(old)} to {Shape.of(new)}: "
+                f"a leaf of the carry changes in a step from {before} to {after}: "
                 "give the initial carry the shape and dtype of later ones"
             )
         shapes.append(Shape.of(new))

@@ -70,7 +70,8 @@ class Carrying(AbstractWrapper):
     def _append(self, before: Carried, particles: PyTree, t: Array | int) -> Carried:
         record = self.process.record(particles, t)
         depth = before.length.ndim
-        slots = jnp.arange(self.num_steps + 1) == before.length[..., None]
+        slots = jnp.arange(self.num_steps + 1).reshape((1,) * depth + (-1,))
+        slots = slots == before.length[..., None]
         records = jax.tree.map(
             lambda old, x: choose(slots, _expand_at(x, depth), old), before.records, record
         )

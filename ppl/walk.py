@@ -27,6 +27,7 @@ from jurax.ppl import random
 MAX_DERIVATIONS = 24  # splits and folds between the key of a run and that of a draw
 NEGLIGIBLE = 1e-15  # outcomes below are rounding errors of interval lengths
 MAX_REPLAYS = 1_000_000
+QUICK = {"xla_backend_optimization_level": "0"}  # compiling takes longer than all replays
 
 
 class Walk:
@@ -61,7 +62,8 @@ class Walk:
         self._function = function
         if compiled:
             with jax.enable_x64(True), random.enumerating(self):
-                self._function = jax.jit(function).lower(root_key(), *arguments).compile()
+                lowered = jax.jit(function).lower(root_key(), *arguments)
+                self._function = lowered.compile(QUICK)
 
     def run(self, visit: Callable[[float, Any], None], *arguments: PyTree) -> None:
         """Call `visit(probability, result)` for every sequence of outcomes.

@@ -84,13 +84,14 @@ class DialledReward(AbstractReward):
         [0.800000011920929]
     """
 
+    # Dials are arrays, so that a sweep over them compiles once.
     fact_table: Float[Array, "3 19 19 19"]
-    gap: float = eqx.field(static=True)
-    prefix_noise: float = eqx.field(static=True)
-    autocorrelation: float = eqx.field(static=True)
-    hack_bonus: float = eqx.field(static=True)
-    attractive: int = eqx.field(static=True)
-    seed: int = eqx.field(static=True)
+    gap: Float[Array, ""]
+    prefix_noise: Float[Array, ""]
+    autocorrelation: Float[Array, ""]
+    hack_bonus: Float[Array, ""]
+    attractive: Int[Array, ""]
+    seed: Int[Array, ""]
     strengths: tuple[tuple[str, float], ...] = eqx.field(static=True)
 
     def __init__(
@@ -109,13 +110,15 @@ class DialledReward(AbstractReward):
         for name, value in sizes.items():
             _require(0 <= value < np.inf, name, value, "a finite number >= 0")
         _require(0 <= autocorrelation < 1, "autocorrelation", autocorrelation, "a number in [0, 1)")
-        _require(np.isfinite(hack_bonus), "hack_bonus", hack_bonus, "a finite number")
+        _require(-np.inf < hack_bonus < np.inf, "hack_bonus", hack_bonus, "a finite number")
         _require(attractive in range(MODULUS), "attractive", attractive, "an integer in 0..18")
         shape = (len(OPERATIONS), MODULUS, MODULUS, MODULUS)
         table = np.random.default_rng([11, seed]).standard_normal(shape)
         self.fact_table = jnp.asarray(fact_noise * table, float)
-        self.gap, self.prefix_noise, self.autocorrelation = gap, prefix_noise, autocorrelation
-        self.hack_bonus, self.attractive, self.seed = hack_bonus, attractive, seed
+        self.gap, self.prefix_noise = jnp.asarray(gap, float), jnp.asarray(prefix_noise, float)
+        self.autocorrelation = jnp.asarray(autocorrelation, float)
+        self.hack_bonus = jnp.asarray(hack_bonus, float)
+        self.attractive, self.seed = jnp.asarray(attractive), jnp.asarray(seed)
         self.strengths = tuple(strengths)
 
     def encode(self, prompts):
@@ -171,7 +174,7 @@ class DialledReward(AbstractReward):
         z = jax.random.normal(key, dtype=jnp.float32).astype(noise.dtype)
         f = self.fact_table[fact.operation, fact.x, fact.y, fact.result]
         fresh = f + self.prefix_noise * z
-        return self.autocorrelation * noise + np.sqrt(1 - self.autocorrelation**2) * fresh
+        return self.autocorrelation * noise + jnp.sqrt(1 - self.autocorrelation**2) * fresh
 
 
 def hash_tokens(label, tokens):

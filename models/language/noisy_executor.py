@@ -61,14 +61,12 @@ class NoisyExecutor(AbstractLanguageModel):
 
     log_probs: Float[Array, "3 19 19 19"]
     log_offsets: Float[Array, " 19"]
-    dials: ExecutorDials = eqx.field(static=True)
     max_length: int = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
     max_step_tokens: int = eqx.field(static=True)
 
     def __init__(self, *, max_length: int = 160, **dials):
-        self.dials = check_dials(dials)
-        law = executor_law(self.dials)
+        law = executor_law(check_dials(dials))
         self.log_probs = jnp.asarray(law.log_probs, float)
         # Law of (value read - value written) mod 19 in a look-up.
         wrong = jnp.full(MODULUS, law.binding_error / (MODULUS - 1), float)

@@ -214,7 +214,8 @@ class Reasoning(AbstractProcess):
 
     def record(self, particles, t):
         """Tokens and reward of step t."""
-        slots = particles.step_start[..., None] + jnp.arange(self.max_step_tokens)
+        places = (*particles.length.shape, self.max_step_tokens)
+        slots = particles.step_start[..., None] + last_index(places)
         inside = slots < particles.length[..., None]
         padded = jnp.minimum(slots, particles.tokens.shape[-1] - 1)
         tokens = jnp.where(inside, jnp.take_along_axis(particles.tokens, padded, axis=-1), 0)
@@ -339,12 +340,16 @@ def append(
     counts: Int[Array, "*B N"],
 ) -> Int[Array, "*B N S"]:
     """Write each row's step behind its text."""
-    slots = jnp.arange(tokens.shape[-1])
-    offset = slots - length[..., None]
+    offset = last_index(tokens.shape) - length[..., None]
     inside = (offset >= 0) & (offset < counts[..., None])
     source = jnp.clip(offset, 0, step.shape[-1] - 1)
     step = step.reshape(*length.shape, step.shape[-1])
     return jnp.where(inside, jnp.take_along_axis(step, source, axis=-1), tokens)
+
+
+def last_index(shape: tuple[int, ...]) -> Int[Array, "..."]:
+    """0, 1, 2, ... along the last axis."""
+    return jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 1)
 
 
 def flat_index(ancestors: Int[Array, "*B M"], num_particles: int) -> Int[Array, " R"]:

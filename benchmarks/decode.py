@@ -78,7 +78,8 @@ def run(
                 wall[name].append(time.perf_counter() - clock)
                 tokens[name].append(int(posterior.cost.decoded_tokens.sum()))
     per_token = {
-        name: [s / n for s, n in zip(seconds[name], tokens[name], strict=True)] for name in contenders
+        name: [s / n for s, n in zip(seconds[name], tokens[name], strict=True)]
+        for name in contenders
     }
     result: dict = {"floor": floor(model, process, num_particles), "contenders": {}}
     for name in contenders:

@@ -122,7 +122,9 @@ def run(
             file_pool(table, rows, batch, process, keys)
             for size in SIZES:
                 algorithm = ParticleFilter(size, history=False)
-                file_run(table, "particle filter, vote", size, rows, batch, process, keys, algorithm)
+                file_run(
+                    table, "particle filter, vote", size, rows, batch, process, keys, algorithm
+                )
                 algorithm = BeamSearch(max(1, size // 4), 4, history=False)
                 file_run(table, "beam search, width 4", size, rows, batch, process, keys, algorithm)
             bar.advance(task)

@@ -77,7 +77,9 @@ class when(AbstractKernel):  # noqa: N801
 
         def choose(new, old):
             return jax.tree.map(
-                lambda a, b: jnp.where(flag.reshape(flag.shape + (1,) * (a.ndim - flag.ndim)), a, b),
+                lambda a, b: jnp.where(
+                    flag.reshape(flag.shape + (1,) * (a.ndim - flag.ndim)), a, b
+                ),
                 new,
                 old,
             )

@@ -23,9 +23,7 @@ class Extend(AbstractKernel):
         active = active_rows(population, process)
         before = process.retire(population.particles, ~active)
         particles, increments = process.extend(key, before, population.time + 1)
-        increments, status = check_increments(
-            jnp.where(active, increments, 0.0), population.status
-        )
+        increments, status = check_increments(jnp.where(active, increments, 0.0), population.status)
         particles = process.settle(active, particles, before)
         log_weights = population.log_weights + increments
         advanced = Population(

@@ -1,4 +1,4 @@
-"""Processes from processes: `tilt` multiplies by a potential, `temper` raises potentials to a power.
+"""Processes from processes: `tilt` multiplies by a potential, `temper` takes powers of potentials.
 
 A combinator wraps a process and forwards everything that it does not change.
 Shape letters: N particles, B packed problems.
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jurax.ppl.process import AbstractProcess, gather_rows
+
 
 class AbstractWrapper(AbstractProcess):
     """Forwards the optional methods to `process`."""
@@ -128,7 +129,11 @@ class Tilted(AbstractWrapper):
     @property
     def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The wrapped target times the potential."""
-        factor = {"product": "prod_t psi_t^strength", "ratio": "psi_T^strength", "final": "psi_T^strength"}
+        factor = {
+            "product": "prod_t psi_t^strength",
+            "ratio": "psi_T^strength",
+            "final": "psi_T^strength",
+        }
         return f"({self.process.target}) * {factor[self.how]}"
 
     def init(self, key, num_particles):
@@ -153,7 +158,9 @@ class Tilted(AbstractWrapper):
             return power(new, self.strength)
         if self.how == "ratio":
             # A prefix of potential 0 has weight 0 already; its ratio does not matter.
-            return power(new, self.strength) - power(jnp.where(jnp.isneginf(old), 0.0, old), self.strength)
+            return power(new, self.strength) - power(
+                jnp.where(jnp.isneginf(old), 0.0, old), self.strength
+            )
         return jnp.where(ended, power(new, self.strength), 0.0)
 
     def inner(self, particles):
@@ -218,9 +225,11 @@ def tilt(
     """
     if how not in ("product", "ratio", "final"):
         raise ValueError(f"how must be 'product', 'ratio' or 'final', got {how!r}")
-    return Tilted(process=process, potential=potential, strength=jnp.asarray(strength, float), how=how)
+    return Tilted(
+        process=process, potential=potential, strength=jnp.asarray(strength, float), how=how
+    )
 
 
 def power(log_potential: Array, exponent: Array) -> Array:
-    """log psi^exponent with 0^0 = 1."""
+    """Log psi^exponent with 0^0 = 1."""
     return jnp.where(exponent == 0, 0.0, exponent * log_potential)

@@ -43,8 +43,10 @@ class Cost(eqx.Module):
 
         Example:
             >>> spent = Cost(decoded_tokens=5, sequential_passes=9)
-            >>> bool(spent.within(Cost(decoded_tokens=4))), bool(spent.within(Cost(decoded_tokens=6)))
-            (False, True)
+            >>> bool(spent.within(Cost(decoded_tokens=4)))
+            False
+            >>> bool(spent.within(Cost(decoded_tokens=6)))
+            True
         """
         nothing = all(not is_stated(limit) for limit in jax.tree.leaves(budget))
         verdict = jnp.asarray(True)

@@ -73,7 +73,7 @@ class Population(eqx.Module):
 
     @property
     def log_evidence_estimate(self) -> Float[Array, "*B"]:
-        """log Zhat = log_evidence + log mean_i w_i; its exponential is unbiased."""
+        """Log Zhat = log_evidence + log mean_i w_i; its exponential is unbiased."""
         return self.log_evidence + weights.log_mean(self.log_weights)
 
     def normalized(self) -> Float[Array, "*B N"]:

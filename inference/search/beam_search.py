@@ -86,14 +86,16 @@ class BeamSearch(AbstractSampler):
 
     def report(self, run, process):
         """All weight on the best finished row."""
-        posterior = posterior_of(run, process, f"heuristic: {self.num_beams} beams, width {self.width}")
+        posterior = posterior_of(
+            run, process, f"heuristic: {self.num_beams} beams, width {self.width}"
+        )
         scores = last_reward(run.population.particles, process)
         complete = process.finished(run.population.particles)
         return as_heuristic(posterior, best(scores, complete))
 
 
 def last_reward(particles, process) -> Float[Array, "*B N"]:
-    """log r of the last step of each row; 0 before the first."""
+    """Log r of the last step of each row; 0 before the first."""
     return aggregate("last", *process.step_scores(process.output(particles)))
 
 

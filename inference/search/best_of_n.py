@@ -41,7 +41,9 @@ class BestOfN(AbstractSampler):
         """All weight on the best sample."""
         if not hasattr(process, "step_scores"):
             raise missing(process, "step_scores", "the rewards of the steps")
-        posterior = posterior_of(run, process, f"heuristic: best of {self.num_particles} by {self.score} reward")
+        posterior = posterior_of(
+            run, process, f"heuristic: best of {self.num_particles} by {self.score} reward"
+        )
         scores = aggregate(self.score, *process.step_scores(posterior.particles))
         complete = process.finished(run.population.particles)
         return as_heuristic(posterior, best(scores, complete))

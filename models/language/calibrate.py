@@ -44,7 +44,7 @@ FLOOR = -3.0
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """A pool: `scores` and `live` `(B, N, T)` (NaN where no step), `right` and `answers` `(B, N)`."""
+    """A pool: `scores` (NaN = no step) and `live` `(B, N, T)`, `right` and `answers` `(B, N)`."""
 
     scores: np.ndarray
     live: np.ndarray
@@ -56,7 +56,9 @@ def draw(policy: Path, reward: Path, num_problems: int, num_samples: int, seed: 
     """Sample validation problems and label every prefix."""
     model = load_policy(policy)
     transformer, _ = load_model(reward)
-    raw = LikelihoodReward(Decoder.of(transformer), TOKENIZER, slope=1.0, intercept=0.0, floor=FLOOR)
+    raw = LikelihoodReward(
+        Decoder.of(transformer), TOKENIZER, slope=1.0, intercept=0.0, floor=FLOOR
+    )
     problems = regchain.problems("validation", num_problems, seed)
     problems.sort(key=lambda p: p.num_steps)
     batches = [problems[i : i + 25] for i in range(0, len(problems), 25)]

@@ -94,7 +94,9 @@ class Decoder(eqx.Module):
     ) -> tuple[State, Float[Array, "R Q V"]]:
         """Read `counts` of the tokens in each row; logits after each of them."""
         transformer = nnx.merge(self.structure, self.weights)
-        logits, cache = transformer(tokens, cache=Cache(**state.rows["cache"], **state.shared), counts=counts)
+        logits, cache = transformer(
+            tokens, cache=Cache(**state.rows["cache"], **state.shared), counts=counts
+        )
         last = jnp.take_along_axis(logits, jnp.maximum(counts - 1, 0)[:, None, None], axis=1)[:, 0]
         logits_next = jnp.where((counts > 0)[:, None], last, state.rows["logits"])
         return _state(cache, logits_next), logits

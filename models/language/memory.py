@@ -12,7 +12,7 @@ def check_fits(needed: int, what: str, remedy: str) -> None:
     total = _total_bytes()
     if total is not None and needed > total:
         raise MemoryError(
-            f"{what} would take {needed / 2**30:.1f} GiB; this machine has {total / 2**30:.1f} GiB. "
+            f"{what} would take {needed / 2**30:.1f} GiB; the machine has {total / 2**30:.1f} GiB. "
             f"{remedy[0].upper()}{remedy[1:]}"
         )
 

@@ -14,6 +14,7 @@ Shape letters: B problems, N particles, R = B N rows, Q tokens of a step, S toke
 """
 
 import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -104,7 +105,9 @@ class Reasoning(AbstractProcess):
         check_prompts(prompts)
         self.model, self.reward = model, reward
         self.packed = () if isinstance(prompt, str) else (len(prompts),)
-        self.num_steps = at_least("max_steps", model.max_steps if max_steps is None else max_steps, 0)
+        self.num_steps = at_least(
+            "max_steps", model.max_steps if max_steps is None else max_steps, 0
+        )
         default = model.max_step_tokens if max_step_tokens is None else max_step_tokens
         self.max_step_tokens = at_least("max_step_tokens", default, 1)
         self.reward_target = check_target(reward_target)
@@ -179,7 +182,7 @@ class Reasoning(AbstractProcess):
         return extended, increments
 
     def _potential(self, log_odds: Array, particles: Solutions, t: Array) -> Array:
-        """log G_t for strength 1."""
+        """Log G_t for strength 1."""
         if self.reward is None:
             return jnp.zeros_like(log_odds)
         previous = jnp.take(particles.log_odds, jnp.maximum(t - 2, 0), axis=-1)
@@ -309,7 +312,7 @@ class Reasoning(AbstractProcess):
 def log_potential(
     reward_target: str, log_odds: Float[Array, "..."], previous: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """log G_t for strength 1; `previous` holds the log-odds before, +inf for r_0 = 1.
+    """Log G_t for strength 1; `previous` holds the log-odds before, +inf for r_0 = 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -324,10 +327,8 @@ def log_potential(
     return log_reward - jax.nn.log_sigmoid(previous)
 
 
-def log_potentials(
-    reward_target: str, log_odds: Float[Array, "*B N T"]
-) -> Float[Array, "*B N"]:
-    """log prod_t G_t of whole solutions for strength 1; NaN marks steps that were not made."""
+def log_potentials(reward_target: str, log_odds: Float[Array, "*B N T"]) -> Float[Array, "*B N"]:
+    """Log prod_t G_t of whole solutions for strength 1; NaN marks steps that were not made."""
     before = jnp.concatenate([jnp.full_like(log_odds[..., :1], jnp.inf), log_odds[..., :-1]], -1)
     steps = log_potential(reward_target, log_odds, before)
     return jnp.sum(jnp.where(jnp.isnan(log_odds), 0.0, steps), axis=-1)

@@ -68,8 +68,10 @@ endif
 	cd build/elsewhere && ../wheel-venv/bin/python $(CURDIR)/tests/installed.py
 	cd build/elsewhere && ../wheel-venv/bin/jurax --help > help.txt && grep -q demo help.txt
 
+# At equal decoded tokens on 500 unseen problems, first with the dialled reward, then the shipped one.
 bench: $(DEV)
-	$(BIN)/jurax bench --output out/bench
+	$(BIN)/python benchmarks/reasoning.py --reward dialled --num-problems 500
+	$(BIN)/python benchmarks/reasoning.py --reward shipped --num-problems 500
 
 check: $(DEV)
 	@bash .ci/stages lint types test slow notebooks-check wheel-check

@@ -22,9 +22,7 @@ import time
 from pathlib import Path
 
 import jax
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from contenders.cases import Case, kalman_log_evidence, make_case
 
@@ -52,10 +50,12 @@ def main() -> None:
             case = make_case(name, SHORT if num_particles >= 100_000 else 1000)
             for mode, threshold in MODES.items():
                 rows.append(measure(case, num_particles, mode, threshold, arguments))
-    Console(width=140).print(table(rows))
+    report = f"{table(rows)}\nMean log-evidence:\n\n{evidences(rows)}"
+    print(report)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    report = {"machine": machine(), "rounds": arguments.rounds, "rows": rows}
-    (arguments.output / "kernels.json").write_text(json.dumps(report, indent=1) + "\n")
+    (arguments.output / "kernels.md").write_text(report)
+    content = {"machine": machine(), "rounds": arguments.rounds, "rows": rows}
+    (arguments.output / "kernels.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def parse() -> argparse.Namespace:
@@ -112,29 +112,38 @@ def ratio(cost: dict[str, float], above: tuple[str, ...], below: tuple[str, ...]
     return min(first) / max(second) if first and second else None
 
 
-def table(rows: list[dict]) -> Table:
-    """All settings, ns per particle and step, with log-evidences beside them."""
+def table(rows: list[dict]) -> str:
+    """Markdown: ns per particle and step, and the two ratios."""
     names = [name for name in CONTENDERS if any(name in r["ns_per_particle_step"] for r in rows)]
-    shown = Table(title="ns per particle and step (mean log-evidence)")
-    for heading in ("case", "N", "T", "mode", *names, "peer / jurax", "jurax / floor", "exact"):
-        shown.add_column(heading, justify="left" if heading in ("case", "mode") else "right")
+    lines = [line("model", "N", "mode", *names, "peer / jurax", "jurax / floor")]
+    lines.append(line(*["---"] * (5 + len(names))))
     for row in rows:
-        cells = [
-            f"{row['ns_per_particle_step'][n]:.1f} ({row['mean_log_evidence'][n]:.1f})"
-            if n in row["ns_per_particle_step"]
-            else "-"
-            for n in names
-        ]
-        tail = [row["peer_over_jurax"], row["jurax_over_floor"], row["exact_log_evidence"]]
-        shown.add_row(
-            row["case"],
-            str(row["num_particles"]),
-            str(row["num_times"]),
-            row["mode"],
-            *cells,
-            *["-" if value is None else f"{value:.2f}" for value in tail],
-        )
-    return shown
+        cells = [number(row["ns_per_particle_step"].get(name), 1) for name in names]
+        ratios = [number(row[key], 2) for key in ("peer_over_jurax", "jurax_over_floor")]
+        lines.append(line(row["case"], f"{row['num_particles']:,}", row["mode"], *cells, *ratios))
+    return "\n".join(lines) + "\n"
+
+
+def evidences(rows: list[dict]) -> str:
+    """Markdown: mean log-evidence of the contenders that are filters, and the exact value."""
+    names = [name for name in CONTENDERS if any(name in r["mean_log_evidence"] for r in rows)]
+    names = [name for name in names if name != "floor"]
+    lines = [line("model", "N", "mode", *names, "exact"), line(*["---"] * (4 + len(names)))]
+    for row in rows:
+        cells = [number(row["mean_log_evidence"].get(name), 1) for name in names]
+        exact = number(row["exact_log_evidence"], 1)
+        lines.append(line(row["case"], f"{row['num_particles']:,}", row["mode"], *cells, exact))
+    return "\n".join(lines) + "\n"
+
+
+def line(*cells: str) -> str:
+    """One line of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number, or a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def machine() -> dict:

@@ -7,14 +7,14 @@ when every row stands at the end of a step, has ended its text, or has `max_step
 Shape letters: B problems, N particles, R = B N rows, P prompt tokens, Q tokens of a step, V words.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jurax.models.language import cache as caches
 from jurax.models.language.cache import Cache
@@ -26,6 +26,7 @@ from jurax.ppl import random
 PROMPT_BUCKET = 16  # prompts are padded to a multiple of this, so that few shapes are compiled
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Text to ids and back, and which ids end a step or the text."""
 
@@ -71,7 +72,7 @@ def encode_prompts(tokenizer: Tokenizer, prompts: list[str]) -> Prompts:
 class Decoder(eqx.Module):
     """The weights of a transformer and how rows read tokens with them."""
 
-    weights: nnx.State
+    weights: PyTree
     structure: Any = eqx.field(static=True)
 
     @classmethod

@@ -23,7 +23,7 @@ from jurax.models.language.model import AbstractLanguageModel, State, Steps
 from jurax.models.language.transformer import Transformer
 from jurax.ppl import random
 
-PROMPT_BUCKET = 16  # prompts are padded to a multiple of this, so that few shapes are compiled
+PROMPT_BUCKET = 48  # prompts are padded to a multiple of this, so that few shapes are compiled
 
 
 @runtime_checkable

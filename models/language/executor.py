@@ -7,11 +7,13 @@ The writer copies each instruction without fault, looks up each operand (wrong, 
 
 Wrong values propagate. A share of the facts are *misconceptions*: the truth has probability
 .25, one fixed wrong value .64, the rest is uniform; so samples agree on a wrong value and a
-vote cannot repair it. Any other fact is wrong, uniformly, with a probability drawn from U(0, max_slip).
+vote cannot repair it. Any other fact is wrong, uniformly, with a probability of its own, drawn
+from U(0, max_slip).
 
-A *teacher* shares a part of these misconceptions, has others of its own, and is right otherwise. A
-reward model taught by it knows more than the policy, and is imperfect in both ways that matter:
-it shares blind spots, and it can be exploited. The two parts are its quality dials.
+A *teacher* shares a part of these misconceptions, has others of its own, and is right otherwise.
+A reward model taught by it errs in both ways that matter: it shares blind spots with the policy,
+and it can be exploited, since some of its own errors are wrong results that score well. The two
+parts are its quality dials.
 """
 
 import dataclasses
@@ -157,4 +159,3 @@ def _misconceive(dials: ExecutorDials, truth: np.ndarray, wrong: np.ndarray) -> 
 def _law(probs: np.ndarray, dials: ExecutorDials) -> ExecutorLaw:
     with np.errstate(divide="ignore"):
         return ExecutorLaw(np.log(probs), dials.binding_error)
-

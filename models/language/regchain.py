@@ -9,11 +9,11 @@ defined before, op is one of + - *. The query is the last register. Prompt and s
 A step has 12 tokens: it copies its instruction, looks up each operand (a *binding* token and the
 plain value), and writes the result. The answer step has three.
 
-**Splits.** The *opening fact* of a problem is the triple (value of x, op, value of y) of `r1`. A fixed
-hash sends each of the 3 * 19 * 19 = 1,083 facts to one split (train 70 %, reward 10 %, validation 10 %,
-test 10 %), and a problem belongs to the split of its opening fact. So no two splits share a
-problem, nor a first step. Later steps and the training drill contain all facts: who has never
-seen a fact cannot know it.
+**Splits.** The *opening fact* of a problem is the triple (value of x, op, value of y) of `r1`. A
+fixed hash sends each of the 3 * 19 * 19 = 1,083 facts to one split (train 70 %, reward 10 %,
+validation 10 %, test 10 %), and a problem belongs to the split of its opening fact. So no two
+splits share a problem, nor a first step. Later steps and the training drill contain all facts:
+who has never seen a fact cannot know it.
 """
 
 import dataclasses
@@ -182,7 +182,9 @@ def to_problem(chains: Chains, row: int, name: str) -> Problem:
     instructions = tuple((int(x), int(op), int(y)) for x, op, y in zip(*columns, strict=True))
     one = Chains(*(array[row : row + 1] for array in chains))
     answer = str(int(execute(one)[0, -1]))
-    return Problem(name, _prompt(leaves, instructions), answer, len(instructions), leaves, instructions)
+    return Problem(
+        name, _prompt(leaves, instructions), answer, len(instructions), leaves, instructions
+    )
 
 
 def to_chains(problem: Problem) -> Chains:

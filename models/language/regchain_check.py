@@ -1,7 +1,7 @@
 """Exact checks of RegChain solutions: the answer, each step, and the liveness of a prefix.
 
-A prefix is *live* if executing the rest without fault, with the values as they were written, ends in the
-right answer. Wrong values propagate, but not always: a value that nobody reads, or that is
+A prefix is *live* if executing the rest without fault, with the values as they were written, ends
+in the right answer. Wrong values propagate, but not always: a value that nobody reads, or that is
 multiplied by 0, does no harm. Text that no continuation can complete is dead.
 """
 
@@ -39,7 +39,9 @@ def extract_answer(text: str) -> str | None:
     """
     words = text.split()
     tail = words[-3:]
-    finished = len(tail) == 3 and tail[0] == "#" and tail[2] == "<end>" and _number(tail[1]) is not None
+    finished = (
+        len(tail) == 3 and tail[0] == "#" and tail[2] == "<end>" and _number(tail[1]) is not None
+    )
     return tail[1] if finished else None
 
 
@@ -158,7 +160,9 @@ def _step_result(problem: Problem, values: list[int], step: list[str]) -> int | 
     return value if bound == index else None
 
 
-def _operand(name: str | None, binding: str | None, plain: str | None, true: int, values: list[int]):
+def _operand(
+    name: str | None, binding: str | None, plain: str | None, true: int, values: list[int]
+):
     """Value of an operand as far as it is written, the rest continued truly; None if malformed."""
     index = NAMES.index(name) if name in NAMES else None
     if name is None:

@@ -16,7 +16,6 @@ from jurax.models.language.tokenizer import (
     MAX_STEPS,
     MODULUS,
     NAME,
-    NAMES,
     NUM_LEAVES,
     NUMBER,
     OPERATION,
@@ -91,7 +90,7 @@ def bind(name, value):
 
     Example:
         >>> from jurax.models.language.tokenizer import decode
-        >>> decode([bind(NAMES.index("r1"), 7)])
+        >>> decode([bind(3, 7)])
         'r1=7'
     """
     return BINDING + MODULUS * name + value

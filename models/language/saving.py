@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def load_model(
     return nnx.merge(graphdef, state), metadata
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read(path: Path) -> tuple[dict[str, jax.Array], dict[str, str]]:
     try:
         # framework "flax" knows bfloat16; NumPy does not.
         with safe_open(path, framework="flax") as file:
@@ -75,7 +76,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         ) from error
 
 
-def _check(path: Path, expected: dict[str, tuple], tensors: dict[str, np.ndarray]) -> None:
+def _check(path: Path, expected: dict[str, tuple], tensors: dict[str, jax.Array]) -> None:
     for name, shape in expected.items():
         if name not in tensors:
             raise ValueError(f"{path} lacks the tensor {name!r} of shape {tuple(shape)}")
@@ -87,10 +88,11 @@ def _check(path: Path, expected: dict[str, tuple], tensors: dict[str, np.ndarray
         raise ValueError(f"{path} has tensors that its configuration does not know: {extra[:3]}")
 
 
-def _named(state) -> dict[str, jax.Array]:
+def _named(state: Any) -> dict[str, Any]:
     return {_name(keys): x for keys, x in jax.tree_util.tree_flatten_with_path(state)[0]}
 
 
-def _name(keys) -> str:
+def _name(keys: tuple) -> str:
+    """Path of a parameter; the last key, `value`, is that of `nnx.Param` itself."""
     names = [str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in keys]
-    return ".".join(name for name in names if name != "value")
+    return ".".join(names[:-1] if names[-1] == "value" else names)

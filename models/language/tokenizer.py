@@ -55,8 +55,8 @@ def encode(text: str) -> list[int]:
     for position, word in enumerate(text.split()):
         if word not in _IDS:
             raise ValueError(
-                f"unknown token {word!r} (word {position} of the text): the RegChain vocabulary has "
-                f"numbers 0 to {MODULUS - 1}, names {', '.join(NAMES)}, their bindings as in 'r1=7', "
+                f"unknown token {word!r} (word {position} of the text): RegChain has the numbers 0 "
+                f"to {MODULUS - 1}, the names {', '.join(NAMES)}, their bindings as in 'r1=7', "
                 "definitions as in 'r1:', and + - * ; > # ? <end> <pad>"
             )
         ids.append(_IDS[word])
@@ -72,12 +72,14 @@ def decode(ids: TokenIds) -> str:
     words = []
     for index in map(int, np.asarray(ids)):
         if not 0 <= index < len(VOCABULARY):
-            raise ValueError(f"token id {index} is outside of the vocabulary 0..{len(VOCABULARY) - 1}")
+            raise ValueError(
+                f"token id {index} is outside of the vocabulary 0..{len(VOCABULARY) - 1}"
+            )
         if index != PAD:
             words.append(VOCABULARY[index])
     return " ".join(words)
 
 
 def step_ends() -> list[bool]:
-    """For each word of the vocabulary: does it end a step? (`;` and `<end>` do.)"""
+    """For each word of the vocabulary, whether it ends a step: `;` and `<end>` do."""
     return [index in (STEP, END) for index in range(len(VOCABULARY))]

@@ -1,8 +1,8 @@
 """Train the shipped models: `python -m jurax.models.language.train base|policy|reward`.
 
-    base     random weights, solutions without faults: learns the text and the arithmetic
-    policy   base, then solutions of the noisy executor
-    reward   base, then solutions of a teacher that has a part of the executor's misconceptions
+base     random weights, solutions without faults: learns the text and the arithmetic
+policy   base, then solutions of the noisy executor
+reward   base, then solutions of a teacher that has a part of the executor's misconceptions
 """
 
 import json
@@ -64,7 +64,9 @@ def accuracy_report(seed: int = 0, length: int = 5, num: int = 64):
     rng = np.random.default_rng([11, seed])
     chains = draw_chains(rng, num, length, "validation")
     prompts = write_prompts(chains)
-    tokens = jnp.asarray(np.concatenate([prompts, write_solutions(rng, chains, clean_law())], axis=1))
+    tokens = jnp.asarray(
+        np.concatenate([prompts, write_solutions(rng, chains, clean_law())], axis=1)
+    )
     graphdef = nnx.graphdef(Transformer(TransformerConfig(vocab_size=len(VOCABULARY)), nnx.Rngs(0)))
 
     @jax.jit
@@ -76,7 +78,9 @@ def accuracy_report(seed: int = 0, length: int = 5, num: int = 64):
     def report(step: int, model: Transformer) -> str:
         del step
         probs = np.asarray(probabilities(nnx.state(model)))[:, prompts.shape[1] - 1 :]
-        roles = probs[:, : TOKENS_PER_STEP * length].reshape(num, length, TOKENS_PER_STEP).mean((0, 1))
+        roles = (
+            probs[:, : TOKENS_PER_STEP * length].reshape(num, length, TOKENS_PER_STEP).mean((0, 1))
+        )
         names = ("def", "x", "x=", "xv", "op", "y", "y=", "yv", ">", "res", "r=", ";")
         return " ".join(f"{name} {p:.2f}" for name, p in zip(names, roles, strict=True))
 
@@ -102,7 +106,9 @@ def reward(
     folder: Folder = Path("out/train"),
     num_steps: Steps = 600,
     seed: Seed = 2,
-    shared: Annotated[float, typer.Option(help="Share of the misconceptions of the policy.")] = 0.25,
+    shared: Annotated[
+        float, typer.Option(help="Share of the misconceptions of the policy.")
+    ] = 0.25,
     own: Annotated[float, typer.Option(help="Share of the other facts it is wrong about.")] = 0.2,
 ) -> None:
     """Learn from a better teacher; starts from base.safetensors of the folder."""

@@ -1,7 +1,7 @@
 """The training loop of the RegChain transformers: AdamW, checkpoints, resume.
 
-Step i draws its batch from a generator seeded by (seed, i), so a run that is killed and resumed from
-its checkpoint equals an uninterrupted one bit for bit (same machine and versions).
+Step i draws its batch from a generator seeded by (seed, i), so a run that is killed and resumed
+from its checkpoint equals an uninterrupted one bit for bit (same machine and versions).
 """
 
 import dataclasses
@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from jaxtyping import Array, Float, Int
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from jurax.models.language.curriculum import Curriculum, Progress, next_batch, observe
 from jurax.models.language.transformer import Transformer
@@ -60,7 +62,11 @@ class Schedule:
         return optax.chain(optax.clip_by_global_norm(1.0), adamw)
 
 
-def mean_loss(model: Transformer, tokens: jax.Array, weights: jax.Array) -> jax.Array:
+def mean_loss(
+    model: Transformer,
+    tokens: Int[Array, "R T"],
+    weights: Float[Array, "R T"],
+) -> Float[Array, ""]:
     """Weighted mean of -log p(token | tokens before) over `tokens [R, T]`."""
     logits, _ = model(tokens[:, :-1])
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
@@ -76,6 +82,7 @@ def train(
     report: Callable[[int, Transformer], str] | None = None,
     report_every: int = 100,
     save_seconds: float = 60.0,
+    stop_after: int | None = None,
 ) -> Transformer:
     """Train for `schedule.num_steps` updates, or what is left of them after `checkpoint`.
 
@@ -87,7 +94,12 @@ def train(
         report: text printed every `report_every` steps.
         report_every: steps between reports.
         save_seconds: seconds between checkpoints.
+        stop_after: stop when so many updates are done in all (None: all of the schedule).
+
+    Raises:
+        ValueError: the checkpoint belongs to another run.
     """
+    stop = schedule.num_steps if stop_after is None else min(stop_after, schedule.num_steps)
     graphdef, params = nnx.split(model)
     optimizer = schedule.optimizer()
     state, progress, first = optimizer.init(params), Progress(longest=curriculum.start), 0
@@ -103,8 +115,8 @@ def train(
 
     saved = time.monotonic()
     with _bar() as bar:
-        task = bar.add_task("training", total=schedule.num_steps, completed=first, text="")
-        for step in range(first, schedule.num_steps):
+        task = bar.add_task("training", total=stop, completed=first, text="")
+        for step in range(first, stop):
             batch = next_batch(np.random.default_rng([schedule.seed, step]), curriculum, progress)
             params, state, value = update(params, state, batch.tokens, batch.weights)
             observe(curriculum, progress, batch, float(value))
@@ -112,7 +124,7 @@ def train(
             if report is not None and (step + 1) % report_every == 0:
                 text = f"step {step + 1} ({bar.tasks[0].elapsed:.0f} s)  {_describe(progress)}"
                 print(f"{text}  {report(step + 1, nnx.merge(graphdef, params))}", flush=True)
-            last = step + 1 == schedule.num_steps
+            last = step + 1 == stop
             if checkpoint is not None and (last or time.monotonic() - saved > save_seconds):
                 _save(checkpoint, (params, state), progress, step + 1, schedule)
                 saved = time.monotonic()
@@ -120,7 +132,12 @@ def train(
 
 
 def _bar() -> Bar:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
     return Bar(TextColumn("{task.description}"), *columns)
 
 
@@ -131,10 +148,14 @@ def _describe(progress: Progress) -> str:
 
 def _save(path: Path, tree, progress: Progress, step: int, schedule: Schedule) -> None:
     tensors = {f"{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(tree))}
-    header = {"step": step, "progress": dataclasses.asdict(progress), "schedule": dataclasses.asdict(schedule)}
+    header = {
+        "step": step,
+        "progress": dataclasses.asdict(progress),
+        "schedule": dataclasses.asdict(schedule),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
-    save_file(tensors, temporary, metadata={"training": json.dumps(header)})
+    temporary.write_bytes(save(tensors, metadata={"training": json.dumps(header)}))
     os.replace(temporary, path)
 
 
@@ -143,7 +164,9 @@ def _load(path: Path, tree, schedule: Schedule):
         header = json.loads((file.metadata() or {}).get("training", "{}"))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if header.get("schedule") != dataclasses.asdict(schedule):
-        raise ValueError(f"{path} is a checkpoint of another run: its schedule is {header.get('schedule')}")
+        raise ValueError(
+            f"{path} is a checkpoint of another run: its schedule is {header.get('schedule')}"
+        )
     leaves, structure = jax.tree.flatten(tree)
     if len(leaves) != len(tensors):
         raise ValueError(f"{path} has {len(tensors)} tensors; this run has {len(leaves)}")

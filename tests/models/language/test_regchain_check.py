@@ -27,37 +27,32 @@ def continue_faultlessly(problem, words):
     instructions = problem.prompt.split()[3:-2]
     out = []
     for index in range(problem.num_steps):
-        name, x, op, y = instructions[4 * index : 4 * index + 4]
-        given = words[12 * index : 12 * index + 12]
-        step = []
-        for position in range(12):
-            if position < len(given):
-                step.append(given[position])
-                continue
-            x_name, y_name = [*step, None, None][1], (step[5] if len(step) > 5 else None)
-            if position == 9:
-                truth = str(eval(f"{step[3]} {step[4]} {step[7]}") % 19)
-            step.append(
-                [
-                    lambda: name,
-                    lambda: x,
-                    lambda: f"{x_name}={values[x_name]}",
-                    lambda: step[2].split("=")[1],
-                    lambda: op,
-                    lambda: y,
-                    lambda: f"{y_name}={values[y_name]}",
-                    lambda: step[6].split("=")[1],
-                    lambda: ">",
-                    lambda: truth,
-                    lambda: f"{step[0][:-1]}={step[9]}",
-                    lambda: ";",
-                ][position]()
-            )
+        step = words[12 * index : 12 * index + 12]
+        while len(step) < 12:
+            step = [*step, next_word(step, instructions[4 * index : 4 * index + 4], values)]
         values[step[0][:-1]] = int(step[10].split("=")[1])
         out += step
     tail = words[12 * problem.num_steps :]
     rest = ["#", str(values[f"r{problem.num_steps}"]), "<end>"]
     return out + tail + rest[len(tail) :]
+
+
+def next_word(step, instruction, values):
+    """The true word after the words of an unfinished step."""
+    name, x, op, y = instruction
+    match len(step):
+        case 0 | 1 | 4 | 5:
+            return {0: name, 1: x, 4: op, 5: y}[len(step)]
+        case 2 | 6:
+            return f"{step[-1]}={values[step[-1]]}"
+        case 3 | 7:
+            return step[-1].split("=")[1]
+        case 8 | 11:
+            return {8: ">", 11: ";"}[len(step)]
+        case 9:
+            return str(eval(f"{step[3]} {step[4]} {step[7]}") % 19)
+        case _:
+            return f"{step[0][:-1]}={step[9]}"
 
 
 def test_a_faultless_solution_is_right_in_every_respect():

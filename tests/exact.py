@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jurax.ppl import AbstractProcess, random
+from jurax.ppl import AbstractProcess, Cost, random
 
 RewardTarget = Literal["emission", "odds", "value"]
 REWARD_TARGETS: tuple[RewardTarget, ...] = ("emission", "odds", "value")
@@ -85,13 +85,23 @@ class Language:
         """The language under its rewards as a process, one symbol a step."""
         return PrefixProcess(
             logits=jnp.log(jnp.asarray(self.probs)),
-            rewards=jnp.asarray(self.rewards),
-            strength=jnp.asarray(strength, float),
-            reward_target=reward_target,
+            log_potentials=jnp.asarray(strength * self.log_potentials(reward_target)),
             depth=self.depth,
             stop=self.stop,
             num_steps=self.depth - 1 if num_steps is None else num_steps,
         )
+
+    def log_potentials(self, reward_target: RewardTarget) -> np.ndarray:
+        """log G of the step that appends a symbol to a prefix, `(P, A)`."""
+        with np.errstate(divide="ignore"):
+            log_rewards = np.log(self.rewards)
+        if reward_target == "emission":
+            return log_rewards
+        if reward_target == "odds":
+            return log_rewards - np.log1p(-self.rewards)
+        num_prefixes, width = self.rewards.shape
+        before = np.concatenate([[0.0], log_rewards.reshape(-1)])  # the empty prefix counts as 1
+        return log_rewards - before[:num_prefixes, None]
 
 
 def normalize(masses: dict[tuple[int, ...], float]) -> dict[tuple[int, ...], float]:
@@ -101,12 +111,11 @@ def normalize(masses: dict[tuple[int, ...], float]) -> dict[tuple[int, ...], flo
 
 
 class Prefixes(eqx.Module):
-    """Prefixes by number, with the last symbol, its reward and whether the string has ended."""
+    """Prefixes by number, with their last symbol and whether the string has ended."""
 
     prefix: Int[Array, " N"]
     length: Int[Array, " N"]
     symbol: Int[Array, " N"]
-    reward: Float[Array, " N"]
     done: Bool[Array, " N"]
 
 
@@ -114,48 +123,36 @@ class PrefixProcess(AbstractProcess):
     """A language under rewards; finished rows get garbage from `extend`, as the contract allows."""
 
     logits: Float[Array, "P A"]
-    rewards: Float[Array, "P A"]
-    strength: Float[Array, ""]
-    reward_target: str = eqx.field(static=True)
+    log_potentials: Float[Array, "P A"]
     depth: int = eqx.field(static=True)
     stop: bool = eqx.field(static=True)
     num_steps: int = eqx.field(static=True)
     target: str = eqx.field(static=True, default="p(x) times the potentials of its rewards")
 
+    @property
+    def num_prefixes(self) -> int:
+        """Numbers of prefixes, complete strings included."""
+        return self.logits.size + 1
+
     def init(self, key, num_particles):
         zeros = jnp.zeros(num_particles, jnp.int32)
-        empty = Prefixes(zeros, zeros, zeros, jnp.ones(num_particles), zeros.astype(bool))
-        return self.extend(key, empty, 0)
+        return self.extend(key, Prefixes(zeros, zeros, zeros, zeros.astype(bool)), 0)
 
     def extend(self, key, particles, t):
         # A row that has ended draws nothing, so that enumerations stay small; what it then gets is
-        # wrong on purpose: another symbol, another prefix, and its reward once more.
+        # wrong on purpose: another symbol, another prefix, and a potential once more.
+        width = self.logits.shape[1]
         here = jnp.minimum(particles.prefix, self.logits.shape[0] - 1)
-        sure = jnp.where(jnp.arange(self.logits.shape[1]) == 0, 0.0, -jnp.inf)
-        ended = particles.done[:, None]
-        logits = jnp.where(ended, jnp.broadcast_to(sure, (here.size, sure.size)), self.logits[here])
+        sure = jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf)
+        sure = jnp.broadcast_to(sure, (here.size, width))
+        logits = jnp.where(particles.done[:, None], sure, self.logits[here])
         symbol = random.categorical(key, logits).astype(jnp.int32)
-        reward = self.rewards[here, symbol]
         length = particles.length + 1
         done = length == self.depth
         if self.stop:
-            done = done | (symbol == self.logits.shape[1] - 1)
-        extended = Prefixes(
-            prefix=here * self.logits.shape[1] + symbol + 1,
-            length=length,
-            symbol=symbol,
-            reward=reward,
-            done=done,
-        )
-        return extended, self.strength * self._potential(reward, particles.reward)
-
-    def _potential(self, reward: Array, previous: Array) -> Array:
-        log_reward = jnp.log(reward)
-        if self.reward_target == "emission":
-            return log_reward
-        if self.reward_target == "odds":
-            return log_reward - jnp.log1p(-reward)
-        return log_reward - jnp.log(previous)
+            done = done | (symbol == width - 1)
+        extended = Prefixes(here * width + symbol + 1, length, symbol, done)
+        return extended, self.log_potentials[here, symbol]
 
     def finished(self, particles):
         return particles.done
@@ -163,10 +160,33 @@ class PrefixProcess(AbstractProcess):
     def record(self, particles, t):
         return particles.symbol
 
+    def cost(self, before, after):
+        started = 0 if before is None else jnp.sum(before.length)
+        return Cost(decoded_tokens=jnp.sum(after.length) - started)
+
+    def cost_bound(self, particles):
+        return Cost(decoded_tokens=jnp.sum(~particles.done))
+
+    def prior(self):
+        return eqx.tree_at(lambda p: p.log_potentials, self, jnp.zeros_like(self.log_potentials))
+
     def string(self, particle: Prefixes) -> tuple[int, ...]:
         """The symbols of one particle of a posterior."""
-        prefix, width, symbols = int(particle.prefix), self.logits.shape[1], []
-        while prefix > 0:
-            prefix, symbol = divmod(prefix - 1, width)
-            symbols.append(symbol)
-        return tuple(reversed(symbols))
+        return string_of(int(particle.prefix), self.logits.shape[1])
+
+
+def string_of(prefix: int, width: int) -> tuple[int, ...]:
+    """The symbols of a numbered prefix."""
+    symbols = []
+    while prefix > 0:
+        prefix, symbol = divmod(prefix - 1, width)
+        symbols.append(symbol)
+    return tuple(reversed(symbols))
+
+
+def number_of(string: tuple[int, ...], width: int) -> int:
+    """The number of a prefix; inverse of `string_of`."""
+    prefix = 0
+    for symbol in string:
+        prefix = prefix * width + symbol + 1
+    return prefix

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.transforms import offset_copy
 
 from jurax.inference import diagnostics
 from jurax.inference.calibration import ReliabilityBins
@@ -31,6 +32,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "legend.frameon": False,
     "legend.fontsize": 12,
@@ -61,6 +63,8 @@ def accuracy_against_tokens(
 ) -> Axes:
     """Accuracy against decoded tokens on a logarithmic axis, with normal intervals.
 
+    Methods are drawn a few points apart, so that intervals at equal tokens stay legible.
+
     Args:
         curves: a curve for each method, by its label.
         level: coverage of the intervals.
@@ -68,8 +72,10 @@ def accuracy_against_tokens(
         ax: axes to draw on.
     """
     ax = axes_or_new(ax)
+    ax.set_xscale("log", base=2)
     z = NormalDist().inv_cdf(0.5 + level / 2)
-    for label, curve, color, marker in styled(curves, colors):
+    for position, (label, curve, color, marker) in enumerate(styled(curves, colors)):
+        aside = 4 * (position - (len(curves) - 1) / 2)
         ax.errorbar(
             curve.tokens,
             curve.accuracy,
@@ -81,11 +87,20 @@ def accuracy_against_tokens(
             markersize=7,
             linewidth=1.8,
             elinewidth=1.1,
+            transform=offset_copy(ax.transData, ax.figure, x=aside, units="points"),
         )
-    ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.set_ylim(0, 1)
+    tokens = np.concatenate([curve.tokens for curve in curves.values()])
+    ends = [
+        c.accuracy + sign * z * np.nan_to_num(c.standard_error)
+        for c in curves.values()
+        for sign in (-1, 1)
+    ]
+    ax.set_xlim(tokens.min() / 1.3, tokens.max() * 1.3)
+    ax.set_ylim(
+        max(0.0, np.concatenate(ends).min() - 0.04), min(1.0, np.concatenate(ends).max() + 0.04)
+    )
     ax.set_xlabel("decoded tokens per problem, discarded ones included")
     ax.set_ylabel(f"problems solved ({level:.0%} intervals)")
     ax.legend(loc="lower right")

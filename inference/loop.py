@@ -55,7 +55,9 @@ def advance(kernel: AbstractKernel, key: Array, run: Run, process: AbstractProce
     """Make one step and file its info and record."""
     time = run.population.time
     population, info = kernel.step(step_key(key, time), run.population, process)
-    cost = jax.tree.map(lambda a, b: a + b, run.cost, info.pop("cost", Cost()))
+    spent = info.pop("cost", Cost())
+    # A sum of int32 counts is int64 in double precision; the ledger keeps its types.
+    cost = jax.tree.map(lambda a, b: (a + b).astype(a.dtype), run.cost, spent)
     info["ess"] = population.ess
     records = run.records
     if records is not None:

@@ -6,6 +6,9 @@ Weights are safetensors in `weights/`; `weights/README.md` is their model card.
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
 from jurax.models.language import regchain_check, tokenizer
 from jurax.models.language.decoder import Decoder, TransformerModel
 from jurax.models.language.likelihood_reward import LikelihoodReward
@@ -57,9 +60,9 @@ def load_default(
     return load_policy(policy), load_reward(reward)
 
 
-def load_policy(path: str | Path) -> TransformerModel:
+def load_policy(path: str | Path, dtype: DTypeLike = jnp.float32) -> TransformerModel:
     """Load a language model of the suite."""
-    transformer, _ = load_model(path)
+    transformer, _ = load_model(path, dtype)
     return TransformerModel(
         decoder=Decoder.of(transformer),
         tokenizer=TOKENIZER,
@@ -69,9 +72,9 @@ def load_policy(path: str | Path) -> TransformerModel:
     )
 
 
-def load_reward(path: str | Path) -> LikelihoodReward:
+def load_reward(path: str | Path, dtype: DTypeLike = jnp.float32) -> LikelihoodReward:
     """Load a likelihood reward with the calibration in its header."""
-    transformer, metadata = load_model(path)
+    transformer, metadata = load_model(path, dtype)
     try:
         calibration = json.loads(metadata["calibration"])
         return LikelihoodReward(

@@ -5,7 +5,6 @@ jurax solve    problems from a file, or generated, by one method
 """
 
 import contextlib
-import enum
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,23 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 messages = Console(stderr=True)
-
-
-class Method(enum.StrEnum):
-    """The methods of `solve`; the library checks that this is the same list."""
-
-    particle_filter = enum.auto()
-    majority = enum.auto()
-    best_of_n = enum.auto()
-    greedy = enum.auto()
-
-
-class Target(enum.StrEnum):
-    """How the reward enters the particle filter."""
-
-    odds = enum.auto()
-    emission = enum.auto()
-    value = enum.auto()
 
 
 NumProblems = Annotated[int, typer.Option(min=1, help="Number of generated problems.")]
@@ -94,7 +76,9 @@ def demo(
 
 @app.command()
 def solve(
-    method: Annotated[Method, typer.Option(help="How to answer.")] = Method.particle_filter,
+    method: Annotated[
+        str, typer.Option(help="particle_filter, majority, best_of_n or greedy.")
+    ] = "particle_filter",
     input: Annotated[
         Path | None,
         typer.Option(help='Problems as JSON lines with "prompt", optional "id" and "answer".'),
@@ -102,7 +86,9 @@ def solve(
     num_problems: NumProblems = 100,
     seed: Seed = 0,
     num_particles: NumParticles = 16,
-    reward_target: Annotated[Target, typer.Option(help="Target of the filter.")] = Target.odds,
+    reward_target: Annotated[
+        str, typer.Option(help="How the reward enters the filter: odds, emission or value.")
+    ] = "odds",
     strength: Annotated[
         float | None, typer.Option(help="Exponent of the reward; default: as fitted.")
     ] = None,
@@ -118,14 +104,14 @@ def solve(
         from jurax.models.language.default import load_default
         from jurax.models.language.methods import Setting
 
-        setting = Setting(method.value, num_particles, seed, reward_target.value, strength)
+        setting = Setting(method, num_particles, seed, reward_target, strength)
         if input is None:
             questions = problems.generate_questions(num_problems, seed)
         else:
             questions = problems.read_questions(input)
         model, reward = load_default()
         with progress() as bar:
-            task = bar.add_task(method.value, total=len(questions))
+            task = bar.add_task(method, total=len(questions))
             content = solving.solve(
                 questions,
                 setting,

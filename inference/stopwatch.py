@@ -1,7 +1,6 @@
 """Wall-clock seconds of a block of JAX code, with the part that went into compiling told apart."""
 
 import time
-from typing import Self
 
 from jax import monitoring
 
@@ -32,7 +31,7 @@ class Stopwatch:
         self._intervals: list[tuple[float, float]] = []
         self._begin = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Stopwatch":
         self._intervals = []
         self._begin = time.perf_counter()
         monitoring.register_event_duration_secs_listener(self._listen)

@@ -54,8 +54,8 @@ def load_default(
 
     Example:
         >>> model, reward = load_default()
-        >>> reward.strengths[0][0]
-        'odds'
+        >>> sorted(name for name, _ in reward.strengths)
+        ['emission', 'odds', 'value']
     """
     return load_policy(policy), load_reward(reward)
 

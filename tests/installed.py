@@ -23,6 +23,8 @@ def main() -> None:
     missing = sorted(str(path) for path in sources if not files.joinpath(str(path)).is_file())
     assert not missing, f"not in the wheel: {missing}"
     assert files.joinpath("py.typed").is_file()
+    model, reward = jurax.models.language.load_default()
+    assert model is not None and reward is not None
     print(f"jurax {jurax.__version__}: {len(sources)} files of the checkout are in {where.parent}")
 
 

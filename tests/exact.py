@@ -170,6 +170,17 @@ class PrefixProcess(AbstractProcess):
     def prior(self):
         return eqx.tree_at(lambda p: p.log_potentials, self, jnp.zeros_like(self.log_potentials))
 
+    def step_scores(self, particles: Prefixes) -> tuple[Array, Array]:
+        """Log G of every step and whether it was made, `(N, T)` each."""
+        width, prefix, columns = self.logits.shape[1], particles.prefix, []
+        for _ in range(self.depth):  # the last step first
+            columns.append(self.log_potentials.reshape(-1)[jnp.maximum(prefix - 1, 0)])
+            prefix = jnp.maximum(prefix - 1, 0) // width
+        steps = jnp.arange(self.depth)[None, :]
+        exists = steps < particles.length[:, None]
+        order = jnp.where(exists, particles.length[:, None] - 1 - steps, 0)
+        return jnp.take_along_axis(jnp.stack(columns, axis=1), order, axis=1), exists
+
     def string(self, particle: Prefixes) -> tuple[int, ...]:
         """The symbols of one particle of a posterior."""
         return string_of(int(particle.prefix), self.logits.shape[1])

@@ -120,7 +120,7 @@ def test_key_shared_by_all_steps_breaks_the_law_of_keys(monkeypatch) -> None:
     assert_broken(importance_law(), "keys")
 
 
-# ------------------------------------------------------------ a re-weighted finished particle
+# -------------------------------------------------------------------- a finished particle
 
 
 def test_weighting_finished_particles_again_breaks_unbiasedness(monkeypatch) -> None:
@@ -215,7 +215,7 @@ def test_potential_of_the_last_step_left_out_breaks_unbiasedness(monkeypatch) ->
     assert_broken(filter_law(), "unbiased: ", 0.01)
 
 
-# ------------------------------------------------------------ plain means of carried weights
+# -------------------------------------------------------------------- plain means
 
 
 def test_plain_means_of_increments_bias_the_evidence(monkeypatch) -> None:

@@ -57,7 +57,7 @@ def sample(distribution: dist.Distribution, key: Array, lane: Int[Array, ""]) ->
     """
     if not type(distribution).__module__.startswith("numpyro.distributions"):
         _refuse_infinite(distribution)
-        return distribution.sample(random.fold_in(key, lane))
+        return jnp.asarray(distribution.sample(random.fold_in(key, lane)))
     leaves, treedef = jax.tree.flatten(distribution)
     is_dynamic = [isinstance(leaf, jax.Array) for leaf in leaves]
 
@@ -149,10 +149,11 @@ def _apply(transforms: list, value: Array) -> Array:
 def _draw_flat(key: Array, distribution: Any, sample_shape: tuple[int, ...]) -> Array:
     """`distribution.sample`, with fewer or cheaper random numbers where that is simple."""
     shape = distribution.shape(sample_shape)
-    if type(distribution) is dist.Normal:
+    family = type(distribution)
+    if family is dist.Normal:
         loc, scale = (jnp.broadcast_to(x, shape) for x in (distribution.loc, distribution.scale))
         return loc + normals(key, shape) * scale
-    if type(distribution) is dist.MultivariateNormal:
+    if family is dist.MultivariateNormal:
         noise = normals(key, shape)
         factor = distribution.scale_tril
         if all(size == 1 for size in factor.shape[:-2]):
@@ -160,7 +161,7 @@ def _draw_flat(key: Array, distribution: Any, sample_shape: tuple[int, ...]) -> 
         else:
             noise = jnp.einsum("...ij,...j->...i", factor, noise)
         return jnp.broadcast_to(distribution.loc, shape) + noise
-    if isinstance(distribution, dist.CategoricalProbs | dist.CategoricalLogits):
+    if issubclass(family, dist.CategoricalProbs | dist.CategoricalLogits):
         probs = distribution.probs
         if probs.shape[-1] <= MAX_UNROLLED:
             return _invert(key, probs, sample_shape + distribution.batch_shape)
@@ -192,7 +193,7 @@ def normals(key: Array, shape: tuple[int, ...]) -> Array:
     return (math.sqrt(2) * jax.lax.erf_inv(uniform)).reshape(shape)
 
 
-def log_prob(distribution: dist.Distribution, value: Array) -> Array:
+def log_prob(distribution: Any, value: Array) -> Array:
     """`distribution.log_prob(value)` for a function of one particle.
 
     Multivariate normals are whitened by the inverse of their factor: the triangular solve that
@@ -204,12 +205,12 @@ def log_prob(distribution: dist.Distribution, value: Array) -> Array:
         >>> bool(jnp.isclose(log_prob(law, jnp.ones(2)), law.log_prob(jnp.ones(2))))
         True
     """
-    if isinstance(distribution, dist.MaskedDistribution) and jnp.ndim(distribution._mask) == 0:
-        if isinstance(distribution._mask, bool):
-            return distribution.log_prob(value)
-        value = jnp.where(distribution._mask, value, distribution.support.feasible_like(value))
-        return jnp.where(distribution._mask, log_prob(distribution.base_dist, value), 0.0)
-    if type(distribution) is not dist.MultivariateNormal or distribution.batch_shape:
+    mask = getattr(distribution, "_mask", None)
+    if isinstance(mask, jax.Array) and mask.ndim == 0:
+        value = jnp.where(mask, value, distribution.support.feasible_like(value))
+        return jnp.where(mask, log_prob(distribution.base_dist, value), 0.0)
+    family = type(distribution)
+    if family is not dist.MultivariateNormal or distribution.batch_shape:
         return distribution.log_prob(value)
     factor = distribution.scale_tril
     size = factor.shape[-1]
@@ -250,7 +251,7 @@ def _argument_names(distribution: Any) -> list[str]:
 
 
 def _lift_argument(distribution: Any, name: str, axes: _Axes, rank: int) -> Any:
-    value = getattr(distribution, name, None)
+    value: Any = getattr(distribution, name, None)
     if isinstance(value, dist.Distribution):
         extra = len(value.batch_shape) - len(distribution.batch_shape)
         lifted = _lift(value, getattr(axes, name), rank + extra)

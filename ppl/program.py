@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jaxtyping import Array, ArrayLike, Float, PyTree
+from numpyro.infer.util import log_density
 
 from jurax.ppl.effects import MissingObservations, is_improper
 from jurax.ppl.process import AbstractProcess
@@ -122,8 +123,8 @@ class Program(eqx.Module):
         absent = [name for name in latent if name not in values]
         if absent:
             raise ValueError(f"log_density needs a value of every latent site; absent: {absent}")
-        density, _ = numpyro.infer.util.log_density(self, (), {}, values)
-        return density
+        density, _ = log_density(self, (), {}, dict(values))
+        return jnp.asarray(density)
 
     def at(self, values: Mapping[str, ArrayLike]) -> "Program":
         """The program with latent sites outside of its scan fixed at `values`.

@@ -9,6 +9,13 @@ scan set to the particle's values and the scan replaced by one step of its body;
 What the step does not need is removed by the compiler. Methods are compiled once for each shape:
 called one by one they are fast too, and NumPyro's checks of arguments see no placeholder.
 
+Supported: plates, masks, scales, factors and `condition` / `substitute` with dicts of stacked
+values, inside the body and around the scan; `obs_mask`; missing observations (NaN, see
+`jurax.ppl.program`); discrete latent sites, which are drawn whatever their `infer` says; any pytree
+as carry and xs. Refused by name: no scan or two, nested scans, `cond`, `reverse=True`, sampled
+sites after the scan, improper priors, `numpyro.param`, `prng_key`, subsampled plates, plates around
+the scan.
+
 A latent site before the scan is *state* iff its value is itself a leaf of the initial carry; it
 belongs to x_0. Every other is a *parameter*: drawn from its prior and carried by the particle.
 Shape letters: N particles, T steps.
@@ -41,7 +48,9 @@ def sequential(
         **kwargs: keyword arguments of the model.
 
     Returns:
-        A process of T = length of the scan extensions.
+        A process of T = length of the scan extensions. Its particles carry the carry of the scan
+        and the parameters. An `xs` that depends on parameters is computed again at every step, for
+        all times: let the body compute it from x_t instead.
 
     Raises:
         ValueError: if the program has no scan, or `state` names no latent site before it.
@@ -77,7 +86,7 @@ def sequential(
     else:
         program = bind(model, *args, **kwargs)
     state = None if state is None else tuple(state)
-    return SequentialProgram(program=program, plan=make_plan(program, state), state=state)
+    return SequentialProgram(program, make_plan(program, state))
 
 
 class Particle(eqx.Module):
@@ -102,14 +111,17 @@ class SequentialProgram(AbstractProcess):
     Attributes:
         program: the bound program.
         plan: its structure.
-        state: the override of the state rule, or None.
         weighted: False for the process of `prior`, whose potentials are 1.
     """
 
     program: Program
     plan: Plan = eqx.field(static=True)
-    state: tuple[str, ...] | None = eqx.field(static=True, default=None)
-    weighted: bool = eqx.field(static=True, default=True)
+    weighted: bool = eqx.field(static=True)
+
+    def __init__(self, program: Program, plan: Plan, weighted: bool = True):
+        self.program = program
+        self.plan = plan
+        self.weighted = weighted
 
     @property
     def num_steps(self) -> int:  # type: ignore[override]
@@ -214,7 +226,7 @@ class SequentialProgram(AbstractProcess):
 
     def prior(self) -> "SequentialProgram":
         """The same draws, every weight 1."""
-        return SequentialProgram(self.program, self.plan, self.state, weighted=False)
+        return SequentialProgram(self.program, self.plan, weighted=False)
 
     # ------------------------------------------------------------ a family of processes
 
@@ -235,7 +247,7 @@ class SequentialProgram(AbstractProcess):
         fixed = check_values(values, dict(self.plan.parameters), "parameters")
         program = eqx.tree_at(lambda p: p.fixed, self.program, {**self.program.fixed, **fixed})
         state = tuple(name for name, _ in self.plan.state)
-        return SequentialProgram(program, make_plan(program, state), state, self.weighted)
+        return SequentialProgram(program, make_plan(program, state), self.weighted)
 
     def log_prior(self, values: Mapping[str, ArrayLike]) -> Float[Array, ""]:
         """Log prior density of all parameters at `values`.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 from numpyro.contrib.control_flow import scan
 
 from jurax.models.state_space.base import AbstractStateSpace
@@ -39,6 +39,18 @@ class HiddenMarkovModel(AbstractStateSpace):
     initial: Float[Array, " K"]
     transition_matrix: Float[Array, "K K"]
     emission_matrix: Float[Array, "K V"]
+
+    def __init__(
+        self,
+        observations: Int[ArrayLike, " T"],
+        initial: Float[ArrayLike, " K"],
+        transition_matrix: Float[ArrayLike, "K K"],
+        emission_matrix: Float[ArrayLike, "K V"],
+    ):
+        self.observations = jnp.asarray(observations, int)
+        self.initial = jnp.asarray(initial, float)
+        self.transition_matrix = jnp.asarray(transition_matrix, float)
+        self.emission_matrix = jnp.asarray(emission_matrix, float)
 
     @classmethod
     def simulate(
@@ -84,7 +96,7 @@ class HiddenMarkovModel(AbstractStateSpace):
     def state_space(self) -> StateSpaceModel:
         """The description of one particle."""
         return StateSpaceModel(
-            initial=dist.Categorical(probs=self.initial),
+            initial=dist.CategoricalProbs(self.initial),
             transition=self.transition,
             potential=self.potential,
             num_steps=self.num_steps,
@@ -93,7 +105,7 @@ class HiddenMarkovModel(AbstractStateSpace):
     def transition(self, state: Int[Array, ""], t: Int[Array, ""]) -> dist.Distribution:
         """Law of z_t given z_{t-1}."""
         del t
-        return dist.Categorical(probs=self.transition_matrix[state])
+        return dist.CategoricalProbs(self.transition_matrix[state])
 
     def potential(self, state: Int[Array, ""], t: Int[Array, ""]) -> Float[Array, ""]:
         """Log-probability of y_t; 0 at t = 0."""
@@ -121,11 +133,11 @@ class HiddenMarkovModel(AbstractStateSpace):
 
 def hmm_program(observations, initial, transition_matrix, emission_matrix):
     """A plain NumPyro program; it knows nothing of Jurax."""
-    z_0 = numpyro.sample("z_0", dist.Categorical(probs=initial))
+    z_0 = numpyro.sample("z_0", dist.CategoricalProbs(initial))
 
     def step(z, y):
-        z = numpyro.sample("z", dist.Categorical(probs=transition_matrix[z]))
-        numpyro.sample("y", dist.Categorical(probs=emission_matrix[z]), obs=y)
+        z = numpyro.sample("z", dist.CategoricalProbs(transition_matrix[z]))
+        numpyro.sample("y", dist.CategoricalProbs(emission_matrix[z]), obs=y)
         return z, None
 
     scan(step, z_0, observations)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 from numpyro.contrib.control_flow import scan
 
 from jurax.models.state_space.base import AbstractStateSpace
@@ -46,6 +46,24 @@ class LinearGaussian(AbstractStateSpace):
     observation_covariance: Float[Array, "P P"]
     initial_mean: Float[Array, " D"]
     initial_covariance: Float[Array, "D D"]
+
+    def __init__(
+        self,
+        observations: Float[ArrayLike, "T P"],
+        transition_matrix: Float[ArrayLike, "D D"],
+        transition_covariance: Float[ArrayLike, "D D"],
+        observation_matrix: Float[ArrayLike, "P D"],
+        observation_covariance: Float[ArrayLike, "P P"],
+        initial_mean: Float[ArrayLike, " D"],
+        initial_covariance: Float[ArrayLike, "D D"],
+    ):
+        self.observations = jnp.asarray(observations, float)
+        self.transition_matrix = jnp.asarray(transition_matrix, float)
+        self.transition_covariance = jnp.asarray(transition_covariance, float)
+        self.observation_matrix = jnp.asarray(observation_matrix, float)
+        self.observation_covariance = jnp.asarray(observation_covariance, float)
+        self.initial_mean = jnp.asarray(initial_mean, float)
+        self.initial_covariance = jnp.asarray(initial_covariance, float)
 
     @classmethod
     def simulate(cls, key: Array, num_steps: int = 100, num_states: int = 1) -> "LinearGaussian":

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 from numpyro.contrib.control_flow import scan
 
 from jurax.models.state_space.base import AbstractStateSpace
@@ -42,6 +42,18 @@ class StochasticVolatility(AbstractStateSpace):
     persistence: Float[Array, ""]
     scale: Float[Array, ""]
 
+    def __init__(
+        self,
+        observations: Float[ArrayLike, " T"],
+        mean: Float[ArrayLike, ""] = -1.02,
+        persistence: Float[ArrayLike, ""] = 0.9702,
+        scale: Float[ArrayLike, ""] = 0.178,
+    ):
+        self.observations = jnp.asarray(observations, float)
+        self.mean = jnp.asarray(mean, float)
+        self.persistence = jnp.asarray(persistence, float)
+        self.scale = jnp.asarray(scale, float)
+
     @classmethod
     def simulate(
         cls,
@@ -62,7 +74,7 @@ class StochasticVolatility(AbstractStateSpace):
         first = mean + scale / jnp.sqrt(1 - persistence**2) * moves[0]
         _, states = jax.lax.scan(step, first, moves[1:])
         observations = jnp.exp(states / 2) * jax.random.normal(key_noise, states.shape)
-        return cls(observations, jnp.asarray(mean), jnp.asarray(persistence), jnp.asarray(scale))
+        return cls(observations, mean, persistence, scale)
 
     @property
     def num_steps(self) -> int:  # type: ignore[override]

@@ -9,8 +9,6 @@ import pytest
 from jurax.ppl import lanes, random
 from tests.statistics import assert_estimate, assert_mean
 
-pytestmark = pytest.mark.rank_promotion("allow")  # NumPyro's own arithmetic
-
 N = 20_000
 THREE = jnp.arange(1.0, 4.0)
 MATRIX = jnp.array([[2.0, 0.5], [0.5, 1.0]])
@@ -174,7 +172,9 @@ def test_keys_that_already_differ_by_lane(key):
 class Waiting(dist.Distribution):
     """A distribution of a user's own, with parameters that JAX does not see."""
 
-    support = dist.constraints.positive
+    @property
+    def support(self):
+        return dist.constraints.positive
 
     def __init__(self, rate):
         self.rate = rate

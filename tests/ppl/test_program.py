@@ -11,8 +11,6 @@ from numpyro.infer.util import log_density
 
 from jurax.ppl import Program, bind
 
-pytestmark = pytest.mark.rank_promotion("allow")  # NumPyro's own arithmetic
-
 
 def regression(x, y, scale=1.0):
     slope = numpyro.sample("slope", dist.Normal(0.0, 2.0))

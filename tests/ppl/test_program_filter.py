@@ -20,8 +20,6 @@ from jurax.models.state_space import LinearGaussian, StochasticVolatility
 from jurax.ppl import random, sequential
 from tests.statistics import assert_mean, assert_unbiased_evidence
 
-pytestmark = pytest.mark.rank_promotion("allow")  # NumPyro's own arithmetic
-
 NUM_KEYS = 200
 ALGORITHM = ParticleFilter(num_particles=1000, history=False)
 

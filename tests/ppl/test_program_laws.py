@@ -11,8 +11,6 @@ from jurax.inference import ParticleFilter
 from jurax.models.state_space import HiddenMarkovModel
 from jurax.ppl import laws, sequential
 
-pytestmark = pytest.mark.rank_promotion("allow")  # NumPyro's own arithmetic
-
 
 def forms(model):
     return {"process": model, "program": sequential(model.program())}

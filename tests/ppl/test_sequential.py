@@ -11,8 +11,6 @@ from numpyro.contrib.control_flow import cond, scan
 from jurax.inference import ParticleFilter, infer
 from jurax.ppl import bind, sequential
 
-pytestmark = pytest.mark.rank_promotion("allow")  # NumPyro's own arithmetic
-
 Y = jnp.array([0.3, 1.0, -0.5, 0.2])
 
 

@@ -9,6 +9,8 @@ import pytest
 from jurax.ppl import lanes, random
 from tests.statistics import assert_estimate, assert_mean
 
+pytestmark = pytest.mark.rank_promotion("allow")  # NumPyro's own draws, the reference
+
 N = 20_000
 THREE = jnp.arange(1.0, 4.0)
 MATRIX = jnp.array([[2.0, 0.5], [0.5, 1.0]])

@@ -126,7 +126,7 @@ def test_key_shared_by_all_steps_breaks_the_law_of_keys(monkeypatch) -> None:
 def test_weighting_finished_particles_again_breaks_unbiasedness(monkeypatch) -> None:
     plant(monkeypatch, Extend, "step", "jnp.where(active, increments, 0.0)", "increments")
     assert_broken(importance_law(), "unbiased: ", 0.001)
-    assert_broken(filter_law(), "unbiased: ", 1e-3)
+    assert_broken(filter_law(), "unbiased: ", 0.001)
 
 
 def test_moving_finished_particles_breaks_unbiasedness(monkeypatch) -> None:

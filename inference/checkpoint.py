@@ -56,7 +56,7 @@ def restore(path: Path, title: str, like: Run) -> Run:
         ValueError: if the file is damaged or belongs to another run.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files}
         written_by = json.loads(str(found.pop("title")))
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:

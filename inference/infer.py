@@ -14,7 +14,7 @@ from jurax.ppl.population import INVALID
 
 
 def infer(
-    key: Array,
+    key: Any,
     target: Any,
     algorithm: Any,
     *,
@@ -45,7 +45,7 @@ def infer(
         ValueError: if a potential was NaN or +inf and `throw` is set.
     """
     process = as_process(target)
-    if not hasattr(algorithm, "run"):
+    if isinstance(algorithm, type) or not hasattr(algorithm, "run"):
         raise TypeError(
             f"algorithm must be an algorithm such as ParticleFilter(num_particles=100), "
             f"got {algorithm!r}; a bare kernel makes single steps: use its init and step"
@@ -80,7 +80,7 @@ def as_process(target: Any) -> AbstractProcess:
     )
 
 
-def check_key(key: Array, process: AbstractProcess) -> Array:
+def check_key(key: Any, process: AbstractProcess) -> Array:
     """A typed key of the batch shape of the process."""
     if not (isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError("key must be a typed key, for instance jax.random.key(0)")

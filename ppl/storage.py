@@ -24,7 +24,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {"/".join([prefix, *map(_name, path)]): leaf for path, leaf in found}
 
 
-def unflatten(arrays: dict[str, np.ndarray], prefix: str) -> Any:
+def unflatten(arrays: dict[str, Any], prefix: str) -> Any:
     """Rebuild nested dicts from paths; a single array comes back bare, nothing as None."""
     if prefix in arrays:
         return arrays[prefix]
@@ -66,7 +66,7 @@ def load(posterior_class: type, history_class: type, path: Path) -> Any:
     from jurax.ppl.cost import Cost
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(str(arrays.pop("header")))
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
@@ -100,7 +100,7 @@ def to_arviz(posterior: Any, key: jax.Array) -> Any:
     index = draw_rows(key, posterior.log_weights, num)
     drawn = _named(jax.tree.map(lambda x: x[index], draws))
     groups = {
-        "posterior": {name: np.asarray(x)[None] for name, x in drawn.items()},
+        "posterior": {name: x[None] for name, x in drawn.items()},
         "sample_stats": {"log_weights": np.asarray(posterior.log_weights)[None]},
     }
     major = int(importlib.metadata.version("arviz").split(".")[0])
@@ -135,7 +135,8 @@ def versions() -> dict[str, str]:
 
 
 def _named(tree: Any) -> dict[str, np.ndarray]:
-    return {path.strip("/").replace("/", ".") or "x": x for path, x in flatten(tree).items()}
+    found = flatten(tree).items()
+    return {path.strip("/").replace("/", ".") or "x": np.asarray(x) for path, x in found}
 
 
 def _name(entry: Any) -> str:

@@ -103,14 +103,12 @@ def run_method(
     """Run a method on a pack of problems.
 
     Returns:
-        The process and its packed posterior as NumPy arrays. Invalid potentials are reported in
-        its status.
+        The process and its packed posterior. Invalid potentials are reported in its status.
     """
     process = process_of(setting, model, reward, [question.prompt for question in questions])
     algorithm = ALGORITHMS[setting.method](setting.num_particles)
     keys = problem_keys(setting.seed, questions)
-    posterior = infer(keys, process, algorithm, throw=False)
-    return process, jax.tree.map(np.asarray, posterior)
+    return process, infer(keys, process, algorithm, throw=False)
 
 
 def problem_keys(seed: int, questions: Sequence[Question]) -> Key[Array, " B"]:

@@ -164,7 +164,9 @@ class Reasoning(AbstractProcess):
         if self.reward is not None:
             reward, log_odds = self.reward.score(particles.reward, steps)
         log_odds = log_odds.reshape(shape)
-        increments = self.strength * self._potential(log_odds, particles, t)
+        potential = self._potential(log_odds, particles, t)
+        # G^0 = 1, also for a reward of 0 or 1, where the product would be NaN.
+        increments = jnp.where(self.strength > 0, self.strength * potential, 0.0)
         last = jnp.take_along_axis(steps.tokens, jnp.maximum(steps.counts - 1, 0)[:, None], axis=1)
         ended = self.model.ends_text(last[:, 0]) & (steps.counts > 0)
         counts = steps.counts.reshape(shape)
@@ -248,8 +250,9 @@ class Reasoning(AbstractProcess):
         )
 
     def cost_bound(self, particles):
-        """Every unfinished row decodes a full step."""
-        rows = jnp.sum(~(particles.finished | particles.retired), axis=-1)
+        """Every row decodes a full step: a resampling may put an unfinished text in its place."""
+        num_particles = particles.finished.shape[-1]
+        rows = num_particles * jnp.any(~particles.finished, axis=-1)
         tokens = rows * self.max_step_tokens
         rewarded = self.reward is not None
         return Cost(

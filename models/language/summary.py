@@ -190,7 +190,9 @@ def draw_calibration(folder: RunFolder, outcomes: Mapping[str, Outcome]) -> None
 
 def table(content: dict[str, Any]) -> Table:
     """The summary as a table for the terminal."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=CAPTION, caption_justify="left")
+    shown = Table(
+        box=box.SIMPLE_HEAD, collapse_padding=True, caption=CAPTION, caption_justify="left"
+    )
     shown.add_column("method", no_wrap=True)
     for heading, _, _ in COLUMNS:
         shown.add_column(heading, justify="right")

@@ -87,8 +87,8 @@ def solve(
     seed: Seed = 0,
     num_particles: NumParticles = 16,
     reward_target: Annotated[
-        str, typer.Option(help="How the reward enters the filter: odds, emission or value.")
-    ] = "odds",
+        str | None, typer.Option(help="odds, emission or value; default: as in the demo.")
+    ] = None,
     strength: Annotated[
         float | None, typer.Option(help="Exponent of the reward; default: as fitted.")
     ] = None,
@@ -102,9 +102,10 @@ def solve(
         from jurax.models.language import questions as problems
         from jurax.models.language import solve as solving
         from jurax.models.language.default import load_default
-        from jurax.models.language.methods import Setting
+        from jurax.models.language.methods import REWARD_TARGET, Setting
 
-        setting = Setting(method, num_particles, seed, reward_target, strength)
+        target = REWARD_TARGET if reward_target is None else reward_target
+        setting = Setting(method, num_particles, seed, target, strength)
         if input is None:
             questions = problems.generate_questions(num_problems, seed)
         else:

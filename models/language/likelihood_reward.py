@@ -75,5 +75,5 @@ def token_log_probs(
     """
     logits = jnp.concatenate([before[:, None], after[:, :-1]], axis=1)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), steps.tokens[..., None], axis=-1)
-    real = jnp.arange(steps.tokens.shape[1]) < steps.counts[:, None]
+    real = jnp.arange(steps.tokens.shape[1])[None] < steps.counts[:, None]
     return jnp.where(real, chosen[..., 0], 0.0)

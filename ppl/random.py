@@ -237,13 +237,21 @@ def _ask(probabilities: Array, key: Array) -> Array:
 
     Under `vmap` all lanes ask at once. Lanes that share a key ask with copies of it: outside
     enumeration they would draw the same noise, and the oracle reports that.
+
+    Probabilities travel as bits: JAX may run the callback in a thread of its own, where x64 is off
+    and an array of float64 would be rounded to float32 on arrival.
     """
-    oracle = _ORACLES[-1]
+    oracle, dtype = _ORACLES[-1], np.dtype(probabilities.dtype)
+
+    def consult(bits: Array, key_data: Array) -> np.ndarray:
+        return oracle.choose(np.asarray(bits).view(dtype), np.asarray(key_data))
 
     @custom_vmap
     def ask(probabilities: Array, key_data: Array) -> Array:
         result = jax.ShapeDtypeStruct(probabilities.shape[:-1], jnp.int32)
-        return io_callback(oracle.choose, result, probabilities, key_data, ordered=True)
+        bits = jax.lax.bitcast_convert_type(probabilities, jnp.uint32)
+        bits = bits.reshape(*probabilities.shape[:-1], -1)
+        return io_callback(consult, result, bits, key_data, ordered=True)
 
     @ask.def_vmap
     def ask_all(num_lanes: int, batched: list, probabilities: Array, key_data: Array):

@@ -135,3 +135,23 @@ def test_the_oracle_leaves_with_its_context() -> None:
         assert random.is_enumerating()
         raise KeyError
     assert not random.is_enumerating()
+
+
+def test_probabilities_reach_the_oracle_in_full() -> None:
+    """A callback may run in a thread without x64, where JAX rounds float64 but not integers."""
+    walk = Walk(lambda key: key)
+    with jax.enable_x64(True), random.enumerating(walk):
+        jaxpr = jax.make_jaxpr(lambda x: random.categorical(jax.random.key(0), x))(jnp.zeros(3))
+    asks = [e for e in jax.tree.leaves(equations(jaxpr.jaxpr)) if "io_callback" in str(e.primitive)]
+    assert {str(x.aval.dtype) for ask in asks for x in ask.invars} == {"uint32"}
+
+    seen = {}
+    third = jnp.log(jnp.full(3, 1.0))
+    Walk(lambda k: random.categorical(k, third), compiled=True).run(seen.__setitem__)
+    assert list(seen) == [1 / 3]
+
+
+def equations(jaxpr) -> list:
+    """All equations, inner ones included."""
+    inner = [x.jaxpr for e in jaxpr.eqns for x in e.params.values() if hasattr(x, "jaxpr")]
+    return list(jaxpr.eqns) + [equations(j) for j in inner]

@@ -107,7 +107,7 @@ def test_every_string_is_unbiased_without_resampling(algorithm) -> None:
 def test_every_string_is_unbiased_in_larger_cases(
     scheme, reward_target, shape, num_particles
 ) -> None:
-    for ess_threshold in (0.8, 1.0):
+    for ess_threshold in (0.98, 1.0):
         algorithm = ParticleFilter(num_particles, scheme, ess_threshold)
         report = assert_unbiased(shape, reward_target, algorithm)
         assert report.branches["resampled"][0] > 0, str(report)

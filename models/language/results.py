@@ -67,7 +67,7 @@ def line_of(question: Question, posterior: Posterior, process: Reasoning) -> dic
 
 def arrays_of(posterior: Posterior, process: Reasoning) -> Arrays:
     """Particles of a packed posterior with the answer of each."""
-    particles = posterior.particles
+    particles = {name: np.asarray(value) for name, value in posterior.particles.items()}
     num_problems, num_particles = posterior.log_weights.shape
     answers = [
         [answer_of(process, particles, b, n) for n in range(num_particles)]
@@ -75,10 +75,10 @@ def arrays_of(posterior: Posterior, process: Reasoning) -> Arrays:
     ]
     return {
         "answer": np.array(answers, dtype=str),
-        "log_weight": posterior.log_weights,
-        "log_evidence": posterior.log_evidence,
+        "log_weight": np.asarray(posterior.log_weights),
+        "log_evidence": np.asarray(posterior.log_evidence),
         "ess": np.asarray(posterior.ess),
-        "status": posterior.info["status"],
+        "status": np.asarray(posterior.info["status"]),
         **{
             name: particles[name]
             for name in ("tokens", "length", "finished", "log_odds", "log_prob")

@@ -242,7 +242,9 @@ def summarize(
     for i, value in enumerate(values):
         if value in index:
             member[index[value], i] = 1.0
-    probabilities = member @ normalized
+    # Weights of float32 add up to 1 within 1e-7 only; probabilities must not exceed 1.
+    normalized = normalized.astype(np.float64) / max(normalized.sum(dtype=np.float64), 1e-300)
+    probabilities = np.minimum(member @ normalized, 1.0)
     deviations = normalized * (member - probabilities[:, None])
     variance = np.zeros(len(distinct))
     for family in families:

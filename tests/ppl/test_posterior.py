@@ -13,6 +13,7 @@ from jaxtyping import Array
 from jurax.inference import ParticleFilter, infer
 from jurax.ppl import Cost, History, Posterior, genealogy
 from jurax.ppl.population import DEAD, OK
+from jurax.ppl.posterior import summarize
 from tests.exact import Language, normalize, string_of
 from tests.statistics import assert_mean
 
@@ -249,3 +250,13 @@ def test_arviz_gets_draws_with_the_law_of_the_weights(fitted: Posterior) -> None
     mean = float(arviz.summary(weight.to_arviz(key=jax.random.key(1)))["mean"].iloc[0])
     expected = float(weight.expectation(lambda x: x))
     assert mean == pytest.approx(expected, abs=60)  # sd of the mean of 2,000 draws is 12
+
+
+@pytest.mark.parametrize("num_particles", [3, 47, 64, 1000])
+def test_a_probability_never_exceeds_one(num_particles: int) -> None:
+    """Float32 weights add up to a little more or less than 1."""
+    weights = np.full(num_particles, np.float32((1 + 1e-7) / num_particles))
+    families = np.arange(num_particles)[None]
+    found = summarize(["a"] * num_particles, weights, families)
+    assert 1 - 1e-12 <= found.probabilities[0] <= 1
+    assert found.standard_errors[0] < 1e-7

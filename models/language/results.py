@@ -54,8 +54,8 @@ def line_of(question: Question, posterior: Posterior, process: Reasoning) -> dic
     line = {
         "id": question.id,
         "answer": pairs[0][0] if pairs else None,
-        "probability": probability(pairs[0][1]) if pairs else 0.0,
-        "distribution": {key_of(value): probability(p) for value, p in pairs},
+        "probability": rounded(pairs[0][1]) if pairs else 0.0,
+        "distribution": {key_of(value): rounded(p) for value, p in pairs},
         "log_evidence": rounded(posterior.log_evidence),
         "cost": {name: int(getattr(posterior.cost, name)) for name in LEDGER},
         "status": posterior.status,
@@ -126,11 +126,6 @@ def finite(value: Any) -> Any:
 def key_of(answer: str | None) -> str:
     """The key of an answer in `distribution`."""
     return "null" if answer is None else answer
-
-
-def probability(value: Any) -> float:
-    """A probability; sums of float32 weights may exceed 1 by rounding."""
-    return min(1.0, max(0.0, rounded(value)))
 
 
 def rounded(value: Any) -> float:

@@ -246,6 +246,20 @@ def test_a_budget_of_nothing_makes_no_step(key):
     assert posterior.distribution(process.answer).values == [None]
 
 
+def test_budgets_hold_where_resampling_revives_ended_rows(key):
+    # Texts that have ended are replaced by unfinished ones: more rows decode than before.
+    language = Language.draw(2, num_symbols=2, depth=6, stop=True)
+    process = toy(language, "odds", packed=300)
+    algorithm = ParticleFilter(num_particles=8, ess_threshold=1.0)
+    full = np.asarray(infer(key, process, algorithm).cost.decoded_tokens)
+    for tokens in (10, 17, 20, 25, 30):
+        posterior = infer(key, process, algorithm, budget=Cost(decoded_tokens=tokens))
+        spent = np.asarray(posterior.cost.decoded_tokens)
+        assert spent.max() <= tokens
+        finished = np.array([status == "ok" for status in posterior.status])
+        assert (spent[finished] == full[finished]).all()
+
+
 # -------------------------------------------------------------------- edges and bad input
 
 
@@ -393,3 +407,17 @@ def test_a_dead_problem_does_not_touch_its_neighbour(key):
     posterior = infer(key, half, ParticleFilter(2))
     assert posterior.status == ["ok", "ok"]
     assert np.isfinite(posterior.log_evidence).all()
+
+
+@pytest.mark.parametrize("reward_target", REWARD_TARGETS)
+def test_strength_zero_is_the_language_model(reward_target, key):
+    plain = infer(key, Reasoning(NoisyExecutor(), None, EXAMPLE), ParticleFilter(4))
+    process = default(EXAMPLE, reward_target)
+    zero = eqx.tree_at(lambda p: p.strength, process, jnp.zeros(()))
+    weighted = infer(key, zero, ParticleFilter(4))
+    assert trees_equal(plain.particles["tokens"], weighted.particles["tokens"])
+    assert (np.asarray(weighted.log_weights) == 0).all()
+    # r^0 = 1 for r = 0 too.
+    impossible = patched(-float("inf"), at=2, reward_target=reward_target)
+    impossible = eqx.tree_at(lambda p: p.strength, impossible, jnp.zeros(()))
+    assert infer(key, impossible, ParticleFilter(4)).status == "ok"

@@ -93,7 +93,7 @@ def read(
         trace = _bind(trace, fact.result, valid, ended)
         begin = begin + TOKENS_PER_STEP * ended
     rest = jax.lax.dynamic_slice(words, (begin,), (TOKENS_PER_STEP,))
-    num_words = jnp.minimum(total - begin, TOKENS_PER_STEP)
+    num_words = jnp.minimum(total - begin, TOKENS_PER_STEP).astype(jnp.int32)
     trace = eqx.tree_at(lambda t: (t.window, t.num_words), trace, (rest, num_words))
     return trace, windows
 

@@ -20,13 +20,24 @@ from jurax.models.language.regchain_corpus import write_step
 from jurax.ppl import Cost, laws
 from tests.exact import Language
 from tests.models.language.toy import models_of
-from tests.statistics import assert_mean
+from tests.statistics import assert_mean, total_variation
 
 REWARD_TARGETS = sorted(FORMULAS)
 ALPHA = 1e-7  # false alarm of one check, as in tests.statistics
 
 
 # -------------------------------------------------------------------- small languages
+
+
+@pytest.mark.parametrize("stop", [True, False])
+@pytest.mark.parametrize("reward_target", REWARD_TARGETS)
+def test_the_process_has_the_law_of_the_language(reward_target, stop, x64):
+    language = Language.draw(3, num_symbols=2, depth=3, stop=stop)
+    exact = laws.enumerate_process(toy(language, reward_target, strength=0.7))
+    expected = language.masses(reward_target, 0.7)
+    found = {tokens_of(path): mass for path, mass in exact.masses.items()}
+    assert found.keys() == expected.keys()
+    np.testing.assert_allclose([found[s] for s in expected], list(expected.values()), rtol=1e-10)
 
 
 @pytest.mark.parametrize("reward_target", REWARD_TARGETS)
@@ -91,8 +102,8 @@ def enumerate_solutions(reward, reward_target, strength):
     ]
     state, log_odds = reward.start(reward.encode([EXAMPLE]), 361, 40), []
     for tokens in steps:
-        padded = jnp.zeros((361, 12), jnp.int32).at[:, : tokens.shape[1]].set(tokens)
-        counts = jnp.full(361, tokens.shape[1])
+        padded = jnp.asarray(np.pad(tokens, ((0, 0), (0, 12 - tokens.shape[1]))), jnp.int32)
+        counts = jnp.full(361, tokens.shape[1], jnp.int32)
         state, scores = score_step(reward, state, Steps(padded, counts, jnp.zeros(361)))
         log_odds.append(np.asarray(scores, np.float64))
     log_odds = np.array(log_odds)
@@ -127,6 +138,59 @@ def executor(reward_target, prompt=EXAMPLE, **options):
     )
 
 
+def test_enumeration_by_the_library_and_by_numpy_agree(x64):
+    process = executor("odds", strength=0.6)
+    exact = laws.enumerate_process(process)
+    masses = enumerate_solutions(process.reward, "odds", 0.6)
+    assert len(exact.paths) == 361
+    for path, mass in exact.masses.items():
+        first, second = (dict(record)["tokens"] for record in path[1:3])
+        results = first[9] - tokenizer.NUMBER, second[9] - tokenizer.NUMBER
+        np.testing.assert_allclose(mass, masses[results], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "num_particles",
+    [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(16, marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize("reward_target", REWARD_TARGETS)
+def test_evidence_and_answers_are_unbiased(reward_target, num_particles, key):
+    runs = 6000 // num_particles**0.5
+    process = executor(reward_target, [EXAMPLE] * int(runs), strength=1.0)
+    masses = enumerate_solutions(process.reward, reward_target, 1.0)
+    posterior = infer(key, process, ParticleFilter(num_particles=num_particles, history=False))
+    scale = np.exp(np.asarray(posterior.log_evidence, np.float64))
+    assert_mean(scale / masses.sum(), 1.0, resolution=0.05)
+    weights = np.asarray(posterior.normalized(), np.float64) * scale[:, None]
+    _, answers = results_of(posterior)
+    estimates = np.stack([np.sum(weights * (answers == v), axis=1) for v in range(19)], axis=1)
+    likely = masses.sum(axis=0) > 0.01 * masses.sum()  # rarer ones are no means of many draws
+    assert likely.sum() >= 2
+    assert_mean(estimates[:, likely], masses.sum(axis=0)[likely])
+
+
+@pytest.mark.parametrize("reward_target", REWARD_TARGETS)
+@pytest.mark.parametrize("algorithm", [ParticleFilter, ImportanceSampling])
+def test_a_large_pool_is_the_posterior(reward_target, algorithm, key):
+    num = 24_000
+    process = executor(reward_target, strength=1.0)
+    masses = enumerate_solutions(process.reward, reward_target, 1.0)
+    exact = masses.sum(axis=0) / masses.sum()
+    posterior = infer(key, process, algorithm(num_particles=num, history=False))
+    _, answers = results_of(posterior)
+    found = np.bincount(answers, np.asarray(posterior.normalized()), minlength=19)
+    # TV of n draws: mean <= 1/2 sum sqrt(p (1 - p) / n), and by McDiarmid more by t with
+    # probability <= exp(-2 n t^2). Weights and up to two resamplings leave at least the draws of
+    # the smallest effective size, which is divided by three for the three stages of noise.
+    draws = float(np.min(np.asarray(posterior.info["ess"])[:3])) / 3
+    bound = 0.5 * np.sum(np.sqrt(exact * (1 - exact) / draws))
+    bound += np.sqrt(np.log(1 / ALPHA) / (2 * draws))
+    distance = total_variation(found, exact)
+    assert distance < bound < 0.08, (distance, bound)
+    prior = enumerate_solutions(process.reward, reward_target, 0.0)
+    assert total_variation(prior.sum(axis=0) / prior.sum(), exact) > 2 * bound  # it could fail
+
+
 def test_look_up_errors_are_in_the_posterior(key):
     # One instruction: 19^3 solutions with their probabilities, against the evidence of the filter.
     prompt, reward = "A=7 B=12 C=3 r1: A * B ? r1", DialledReward()
@@ -156,6 +220,28 @@ def test_temperature_zero_is_one_solution_for_all(key):
 
 
 # -------------------------------------------------------------------- packing
+
+
+@pytest.mark.parametrize("reward_target", REWARD_TARGETS)
+def test_a_problem_does_not_see_what_it_is_packed_with(reward_target, key):
+    suite = problems("test", 6, seed=0, lengths=(1, 6))
+    prompts, keys = [p.prompt for p in suite], jax.random.split(key, 6)
+    algorithm = ParticleFilter(num_particles=5, ess_threshold=0.98)
+
+    def run(index):
+        if isinstance(index, int):
+            return infer(keys[index], default(prompts[index], reward_target), algorithm)
+        index = np.array(index)
+        return infer(keys[index], default([prompts[i] for i in index], reward_target), algorithm)
+
+    whole = run([0, 1, 2, 3, 4, 5])
+    assert np.asarray(whole.info["resampled"]).any(axis=1).sum() >= 2  # not all at the same time
+    for other in ([5, 4, 3, 2, 1, 0], [3, 3]):
+        packed = run(other)
+        for place, i in enumerate(other):
+            assert_same(whole[i], packed[place])
+    assert_same(whole[0], run(0))
+    assert_same(whole[5], run(5))
 
 
 def default(prompt, reward_target, **options):

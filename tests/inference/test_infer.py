@@ -236,7 +236,7 @@ def test_a_damaged_checkpoint_is_refused(damage, key: Array, tmp_path, monkeypat
     killed_run(monkeypatch, path, 1, key, process())
     good = path.read_bytes()
     path.write_bytes(good[: len(good) // 2] if damage is None else damage)
-    with pytest.raises(ValueError, match="not a checkpoint or is damaged"):
+    with pytest.raises(ValueError, match="not a checkpoint, or is damaged"):
         infer(key, process(), FILTER, checkpoint=path)
 
 

@@ -64,7 +64,10 @@ def kill_after(num_batches: int):
     return advance
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [m if m == "particle_filter" else pytest.param(m, marks=pytest.mark.slow) for m in METHODS],
+)
 def test_every_method_writes_the_files(tmp_path: Path, ten, models, method: str) -> None:
     content = solve.solve(ten, Setting(method, 6), tmp_path, **models)
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES

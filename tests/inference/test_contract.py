@@ -39,7 +39,7 @@ ALGORITHMS = {
     "filter, residual": (lambda n: ParticleFilter(n, Residual(), 0.9), "Residual"),
     "filter, never": (lambda n: ParticleFilter(n, ess_threshold=0.0), "ess_threshold=0.0"),
     "importance": (ImportanceSampling, "ImportanceSampling"),
-    "best of n": (BestOfN, "last"),
+    "best of n": (BestOfN, "BestOfN"),
     "self-consistency": (SelfConsistency, "SelfConsistency"),
     "beam": (lambda n: BeamSearch(n, width=1), "BeamSearch"),
 }

@@ -42,8 +42,9 @@ class when(AbstractKernel):  # noqa: N801
     """Apply `kernel` to the problems in which `condition` holds and which are not at rest.
 
     The decision, `condition(population)`, may use the present particles and weights only; then
-    evidence stays unbiased (Whiteley, Lee and Heine 2016). For one problem the step is a conditional that stays one; for
-    packed problems it runs if any problem needs it, and the others keep their rows.
+    evidence stays unbiased (Whiteley, Lee and Heine 2016). For one problem the step is a
+    conditional that stays one; for packed problems it runs if any problem needs it, and the others
+    keep their rows.
     """
 
     condition: Callable

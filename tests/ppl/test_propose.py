@@ -1,4 +1,4 @@
-"""`propose`: the target is that of the process, for every proposal, by enumeration and by Kalman."""
+"""`propose` keeps the target of the process: by enumeration and against Kalman."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def flat(state, t) -> dist.Distribution:
 
 PROPOSALS = {
     "transition": Proposal(transition=flat),
-    "both": Proposal(transition=flat, initial=dist.CategoricalProbs(jnp.array([0.2, 0.8]))),
+    "both": Proposal(transition=flat, initial=dist.CategoricalProbs(jnp.array([0.25, 0.75]))),
 }
 
 

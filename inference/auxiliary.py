@@ -9,6 +9,7 @@ variance. The threshold looks at the weights w eta, by which the resampling woul
 """
 
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ class AuxiliaryFilter(AbstractSampler):
     """
 
     num_particles: int = eqx.field(static=True)
-    lookahead: Callable
+    lookahead: Any
     resampler: Callable = Systematic()
     ess_threshold: float = eqx.field(static=True, default=0.5)
     history: bool | None = eqx.field(static=True, default=None)
@@ -78,8 +79,9 @@ class FirstStageBelow(eqx.Module):
 
     fraction: float = eqx.field(static=True)
     lookahead: Callable
+    takes_process: ClassVar[bool] = True
 
-    def given(self, population: Population, process: AbstractProcess) -> Bool[Array, "*B"]:
+    def __call__(self, population: Population, process: AbstractProcess) -> Bool[Array, "*B"]:
         """Evaluate the condition for each problem."""
         first_stage, _ = look_ahead(self.lookahead, population, process)
         ess = weights.effective_sample_size(first_stage)

@@ -33,9 +33,10 @@ class ess_below(eqx.Module):  # noqa: N801 - reads as a condition in a compositi
 
 
 def holds(condition: Callable, population: Population, process: AbstractProcess):
-    """`condition(population)`, or `condition.given(population, process)` where it has that."""
-    given = getattr(condition, "given", None)
-    return condition(population) if given is None else given(population, process)
+    """`condition(population)`, with the process too where the condition says `takes_process`."""
+    if getattr(condition, "takes_process", False):
+        return condition(population, process)
+    return condition(population)
 
 
 class when(AbstractKernel):  # noqa: N801

@@ -67,28 +67,32 @@ def remembering(process: AbstractProcess, lag: int, statistic: Callable | None) 
 
 
 class Lagged(AbstractKernel):
-    """Write the rings and report the mean of a statistic L steps ago; the measure stays as it is.
+    """Step `kernel`, write the rings and report the mean of a statistic L steps ago.
 
-    Info: `smoothed` `(*B, ...)`: the estimate for time t - L after step t, NaN for t < L.
+    Draws nothing itself: the population is that of `kernel` for the same key.
+
+    Info: that of `kernel`, and `smoothed` `(*B, ...)`: the estimate for time t - L after step t,
+    NaN for t < L.
     """
 
+    kernel: AbstractKernel
     lag: int = eqx.field(static=True)
     statistic: Callable | None = None
 
     def step(self, key, population, process):
-        """No randomness."""
-        del key
+        """Step and report; consumes `key`."""
+        population, info = self.kernel.step(key, population, process)
         particles = population.particles
         record = process.process.record(particles.inner, population.time)
         rings = write(particles.extra, record, population)
         population = eqx.tree_at(lambda p: p.particles.extra, population, rings)
         time = population.time - self.lag
-        return population, {"smoothed": mean_at(time, population, self.statistic)}
+        return population, {**info, "smoothed": mean_at(time, population, self.statistic)}
 
     def idle_info(self, population):
-        """NaN."""
+        """That of the kernel, and NaN."""
         unknown = mean_at(jnp.asarray(-1), population, self.statistic)
-        return {"smoothed": unknown}
+        return {**self.kernel.idle_info(population), "smoothed": unknown}
 
 
 def write(rings: PyTree, record: PyTree, population: Population) -> PyTree:

@@ -105,7 +105,7 @@ class Smoother(AbstractSampler):
         ).kernel
         if self.lag is None:
             return step
-        return step >> Lagged(lag=self.lag, statistic=self.statistic)
+        return Lagged(step, lag=self.lag, statistic=self.statistic)
 
     def prepare(self, process):
         """A process that remembers its last L steps, for a fixed lag."""

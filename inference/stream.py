@@ -78,19 +78,18 @@ def update(
         ValueError: if `until` is beyond `num_steps`.
     """
     process = algorithm.prepare(as_process(target))
-    if until is None:
-        until = process.num_steps
-    elif isinstance(until, int) and until > process.num_steps:
+    last = process.num_steps if until is None else until
+    if isinstance(last, int) and last > process.num_steps:
         raise ValueError(
-            f"until={until} is beyond the {process.num_steps} steps of the process: give it the "
+            f"until={last} is beyond the {process.num_steps} steps of the process: give it the "
             "new data first"
         )
     key = check_key(key, process)
     if process.hosted:
-        while _is_due(population, process, until):
+        while _is_due(population, process, last):
             population = _one_step(key, population, process, algorithm.kernel)
         return population
-    return _update(key, population, process, algorithm, jnp.asarray(until, jnp.int32))
+    return _update(key, population, process, algorithm, jnp.asarray(last, jnp.int32))
 
 
 @eqx.filter_jit

@@ -8,6 +8,7 @@ Shape letters: N particles, S states of an automaton, V symbols.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -127,7 +128,7 @@ class Allowed(AbstractWeighing):
         return allowed, jnp.where(allowed, 0.0, -jnp.inf)
 
 
-def constrain(process: AbstractProcess, automaton: Automaton | Callable) -> AbstractProcess:
+def constrain(process: AbstractProcess, automaton: Any) -> AbstractProcess:
     """Condition a process on staying in a language.
 
     Args:

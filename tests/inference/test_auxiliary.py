@@ -42,7 +42,7 @@ def filter_law(**arguments) -> laws.LawReport:
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "scheme",
-    [s if isinstance(s, Systematic | SSP) else pytest.param(s, marks=pytest.mark.slow)
+    [s if isinstance(s, Systematic) else pytest.param(s, marks=pytest.mark.slow)
      for s in SCHEMES],
     ids=repr,
 )  # fmt: skip
@@ -52,6 +52,7 @@ def test_every_string_is_unbiased_with_a_threshold_that_fires(scheme) -> None:
     assert min(report.branches["resampled"]) > 20, str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_tempered_scheme_with_a_lookahead_is_unbiased() -> None:
     report = filter_law(resampler=Tempered(Stratified(), 2.0), ess_threshold=1.0)
@@ -123,6 +124,7 @@ def test_the_exact_lookahead_with_the_optimal_proposal_is_fully_adapted(key: Arr
     assert float(posterior.log_evidence) == pytest.approx(float(series.log_evidence()), abs=0.3)
 
 
+@pytest.mark.slow
 def test_a_good_lookahead_lowers_the_variance(key: Array) -> None:
     """One outlier: the parents that could explain it are chosen before they move."""
     series = StochasticVolatility(jnp.array([0.1, -0.2, 4.0, 0.1]), scale=0.5, persistence=0.9)
@@ -149,6 +151,7 @@ def test_an_invalid_lookahead_is_reported(key: Array) -> None:
         AuxiliaryFilter(8, 3.0)  # pyright: ignore
 
 
+@pytest.mark.slow
 def test_packed_problems_do_not_touch_each_other(key: Array) -> None:
     algorithm = AuxiliaryFilter(6, lambda particles, t: -0.1 * particles["x"] ** 2)
 

@@ -11,11 +11,23 @@ from jaxtyping import Array, Float
 
 from jurax.inference import Multinomial, ParticleFilter, Smoother, Systematic, backward, infer
 from jurax.models.state_space import HiddenMarkovModel, LinearGaussian, StochasticVolatility
-from jurax.ppl import AbstractProcess, Proposal, bind, laws, propose, random, tilt
+from jurax.ppl import (
+    AbstractProcess,
+    Proposal,
+    StateSpaceModel,
+    bind,
+    genealogy,
+    laws,
+    propose,
+    random,
+    tilt,
+)
 from jurax.ppl.walk import Walk
 from tests.exact import Language
 from tests.inference.test_mutations import plant
-from tests.statistics import assert_mean, assert_unbiased_evidence
+from tests.statistics import assert_mean
+
+slow = pytest.mark.slow
 
 
 def hmm(num_steps: int = 2) -> HiddenMarkovModel:
@@ -75,6 +87,7 @@ def test_backward_paths_are_unbiased(resampler, num_moves: int | None) -> None:
     assert report and min(report.branches["resampled"]) > 5, str(report)
 
 
+@slow
 @pytest.mark.usefixtures("x64")
 def test_backward_paths_of_a_guided_filter_are_unbiased() -> None:
     flat = Proposal(transition=lambda state, t: dist.CategoricalProbs(jnp.full(2, 0.5)))
@@ -85,16 +98,26 @@ def test_backward_paths_of_a_guided_filter_are_unbiased() -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "fragment", "fault", "num_moves"),
     [
-        # W forgotten; the move forgotten; the wrong time; W counted once more in the moves.
+        # W forgotten; the density forgotten; the ratio inverted; moves proposed without W.
         (backward, "_draw_exactly", "now.log_weights + log_density", "log_density", None),
-        (backward, "_draw_exactly", "+ log_density(now.particles, repeated, t, process)", "", None),
-        (backward, "_move", "log_density - current", "current - log_density", 1),
-        (
+        pytest.param(
+            backward,
+            "_draw_exactly",
+            "+ log_density(now.particles, repeated, t, process)",
+            "",
+            None,
+            marks=slow,
+        ),
+        pytest.param(
+            backward, "_move", "log_density - current", "current - log_density", 1, marks=slow
+        ),
+        pytest.param(
             backward,
             "_move",
             "random.categorical(key_draw, now.log_weights, shape=rows.shape)",
             "random.categorical(key_draw, 0 * now.log_weights, shape=rows.shape)",
             1,
+            marks=slow,
         ),
     ],
 )
@@ -110,6 +133,9 @@ SMOOTHERS = {
     "backward": Smoother(100, "backward", num_trajectories=50),
     "moves": Smoother(200, "backward", num_moves=8),
 }
+each_smoother = pytest.mark.parametrize(
+    "name", ["backward", *(pytest.param(n, marks=slow) for n in ("traceback", "moves"))]
+)
 
 
 def summarize(smoother: Smoother, process, statistic: Callable, key: Array, num: int) -> Array:
@@ -120,8 +146,6 @@ def summarize(smoother: Smoother, process, statistic: Callable, key: Array, num:
         posterior = smoother.run(key, process)
         history = posterior.history
         assert history is not None
-        from jurax.ppl import genealogy
-
         paths = genealogy.trace(history.records, history.ancestors, process.num_steps)
         mean = jnp.tensordot(posterior.normalized(), jax.vmap(statistic)(paths), axes=1)
         ratio = jnp.exp(posterior.log_evidence - exact)
@@ -130,7 +154,7 @@ def summarize(smoother: Smoother, process, statistic: Callable, key: Array, num:
     return jax.jit(lambda keys: jax.lax.map(run, keys))(jax.random.split(key, num))
 
 
-@pytest.mark.parametrize("name", SMOOTHERS)
+@each_smoother
 def test_linear_gaussian_moments_and_pairs(name: str, key: Array) -> None:
     """Means, second moments and products of neighbours, and of the ends, within 4 errors."""
     model = LinearGaussian.simulate(jax.random.key(11), num_steps=5)
@@ -144,10 +168,10 @@ def test_linear_gaussian_moments_and_pairs(name: str, key: Array) -> None:
 
     values = summarize(SMOOTHERS[name], model, statistic, key, 300)
     expected = np.concatenate([mean, second, pairs, np.ones(1)])
-    assert_mean(values, expected, limit=4.5, resolution=0.05)
+    assert_mean(values, expected, limit=4.5, resolution=0.08)
 
 
-@pytest.mark.parametrize("name", SMOOTHERS)
+@each_smoother
 def test_hidden_markov_pairs(name: str, key: Array) -> None:
     model = hmm(5)
     exact = model.smoothed()
@@ -161,6 +185,7 @@ def test_hidden_markov_pairs(name: str, key: Array) -> None:
     assert_mean(values, expected, limit=4.5, resolution=0.01)
 
 
+@slow
 def test_backward_paths_do_not_coalesce(key: Array) -> None:
     model = StochasticVolatility.simulate(jax.random.key(1), num_steps=60)
     traced = infer(key, model, Smoother(100, ess_threshold=1.0)).trajectories()
@@ -183,6 +208,7 @@ def test_a_lag_of_the_whole_series_is_the_traceback(key: Array) -> None:
         assert float(lagged.log_evidence) == float(traced.log_evidence)
 
 
+@slow
 def test_a_short_lag_is_the_law_given_data_up_to_the_lag(key: Array) -> None:
     """Its target is known: x_t given y up to t + L, by Kalman on the shorter series."""
     model, lag = LinearGaussian.simulate(jax.random.key(11), num_steps=7), 2
@@ -235,6 +261,7 @@ def test_fixed_lag_keeps_no_history(key: Array) -> None:
 # -------------------------------------------------------------------- interface
 
 
+@slow
 def test_a_program_is_smoothed_by_site_names(key: Array) -> None:
     model = LinearGaussian.simulate(jax.random.key(11), num_steps=4)
     paths = infer(key, model.program(), Smoother(1500, "backward", num_moves=6)).trajectories()
@@ -327,19 +354,18 @@ def test_one_step_at_a_time_is_the_compiled_run(key: Array, tmp_path) -> None:
 
 
 def test_no_step_at_all_and_one_particle(key: Array) -> None:
-    empty = LinearGaussian(jnp.zeros((0, 1)), *(jnp.ones((1, 1)),) * 4, jnp.zeros(1), jnp.eye(1))
+    empty = StateSpaceModel(
+        initial=dist.Normal(0.0, 1.0),
+        transition=lambda state, t: dist.Normal(state, 1.0),
+        potential=lambda state, t: -(state**2),
+        num_steps=0,
+    )
     for smoother in (Smoother(3), Smoother(3, "backward"), Smoother(1, "backward", num_moves=2)):
-        assert infer(key, empty, smoother).trajectories().shape[1:] == (1, 1)
-    assert infer(key, empty, Smoother(3, "fixed_lag", lag=2)).info["smoothed"].shape == (1, 1)
+        assert infer(key, empty, smoother).trajectories().shape[1:] == (1,)
+    assert infer(key, empty, Smoother(3, "fixed_lag", lag=2)).info["smoothed"].shape == (1,)
     alone = infer(key, hmm(3), Smoother(1, "backward"))
     assert alone.trajectories().shape == (1, 4)
 
 
 def test_keys_are_consumed_once(key: Array, key_reuse) -> None:
     infer(key, hmm(2), Smoother(4, "backward", num_moves=2))
-
-
-def test_evidence_is_that_of_the_filter(key: Array) -> None:
-    model = hmm(5)
-    run = jax.vmap(lambda k: Smoother(8, "backward", num_moves=1).run(k, model).log_evidence)
-    assert_unbiased_evidence(run(jax.random.split(key, 2000)), model.log_evidence())

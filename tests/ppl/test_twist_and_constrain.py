@@ -110,6 +110,7 @@ def test_words_that_may_not_end_are_seen(monkeypatch) -> None:
     assert any(not in_language(string) for string in wrong)
 
 
+@pytest.mark.slow
 def test_a_bigram_under_an_automaton_has_the_evidence_of_the_product_chain(key) -> None:
     """Backward recursion on pairs (symbol, state), as for regular constraints of a bigram."""
     hmm = HiddenMarkovModel.simulate(jax.random.key(2), num_steps=5)

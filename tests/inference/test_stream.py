@@ -48,15 +48,15 @@ def test_one_observation_at_a_time_compiles_once(key: Array, monkeypatch) -> Non
     today = jnp.full(SERIES.shape, jnp.nan)
     population = stream.start(key_start, StochasticVolatility(today), FILTER)
     num_traces = []
-    kernel = type(FILTER).kernel
+    kernel = FILTER.__class__.kernel.fget  # pyright: ignore
     monkeypatch.setattr(
-        type(FILTER), "kernel", property(lambda self: num_traces.append(1) or kernel.fget(self))
+        type(FILTER), "kernel", property(lambda self: num_traces.append(1) or kernel(self))
     )
     for t, observation in enumerate(SERIES):
         today = today.at[t].set(observation)
         model = StochasticVolatility(today)
         population = stream.update(key_steps, population, model, FILTER, until=t + 1)
-    assert len(num_traces) == 1
+    assert len(num_traces) <= 1  # 0 where an earlier test ran the same shapes
     assert_same(population, infer(key, until(9), FILTER))
 
 

@@ -78,6 +78,8 @@ class Proposed(AbstractWrapper):
             law = _over_rows(lambda state, t, x: log_prob_of(self.proposal.transition(state, t), x))
             log_proposed = law(states, jnp.asarray(t), record)
         moved, log_increments = self._corrected(particles, record, t, log_proposed)
+        # A move that is never proposed has no mass; its ratio would be -inf + inf.
+        log_increments = jnp.where(jnp.isneginf(log_proposed), -jnp.inf, log_increments)
         return moved, log_increments, log_proposed
 
     def _initial(self) -> Callable:

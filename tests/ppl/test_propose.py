@@ -72,6 +72,27 @@ def test_replay_gives_the_same_mass_of_a_move_as_the_process() -> None:
         assert not np.allclose(log_probs, plain_log_probs)
 
 
+@pytest.mark.usefixtures("x64")
+def test_replay_of_a_move_that_is_never_proposed_has_no_mass(monkeypatch) -> None:
+    """Backward sampling weighs such pairs; NaN there was chosen every time."""
+    moves = jnp.array([[1.0, 0.0], [0.5, 0.5]])
+    sparse = HiddenMarkovModel(model().observations, model().initial, moves, jnp.eye(2))
+    guided = propose(
+        sparse, Proposal(transition=lambda state, t: dist.CategoricalProbs(moves[state]))
+    )
+
+    def mass(before: int, after: int) -> float:
+        _, increments, log_probs = guided.replay(jnp.array([before]), jnp.array([after]), 1)
+        return float(jnp.exp(increments + log_probs)[0])
+
+    assert [mass(0, 0), mass(0, 1), mass(1, 0), mass(1, 1)] == pytest.approx([1, 0, 0.5, 0])
+    plant(
+        monkeypatch, Proposed, "replay",
+        "jnp.where(jnp.isneginf(log_proposed), -jnp.inf, log_increments)", "log_increments",
+    )  # fmt: skip
+    assert np.isnan(mass(0, 1))
+
+
 def test_the_optimal_weight_does_not_depend_on_the_draw(key: Array) -> None:
     series = LinearGaussian.simulate(jax.random.key(3), num_steps=3, num_states=2)
     guided = propose(series, series.optimal_proposal())

@@ -108,7 +108,9 @@ def test_the_measure_is_preserved(scheme) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("scheme", SCHEMES + TEMPERED[:2], ids=repr)
+@pytest.mark.parametrize(
+    "scheme", [*SCHEMES, TEMPERED[0], pytest.param(TEMPERED[1], marks=pytest.mark.slow)], ids=repr
+)
 def test_filters_are_unbiased_for_every_string(scheme) -> None:
     algorithm = ParticleFilter(num_particles=2, resampler=scheme, ess_threshold=0.9)
     report = laws.check_unbiased(algorithm, LANGUAGE.process("odds"))
@@ -143,6 +145,7 @@ def test_tempering_twice_is_tempering_by_the_product() -> None:
     assert selection_of(Systematic(), log_weights) is log_weights
 
 
+@pytest.mark.slow
 def test_temperature_one_is_the_scheme_itself(key: Array) -> None:
     process = LANGUAGE.process("odds")
     start = Population.start(*process.init(key, 6))
@@ -159,6 +162,7 @@ def test_temperatures_must_be_positive(tau: float) -> None:
         Tempered(Systematic(), tau)
 
 
+@pytest.mark.slow
 @each_tempered
 def test_a_dead_population_is_left_alone(scheme, key: Array) -> None:
     process = LANGUAGE.process("odds")
@@ -174,7 +178,7 @@ def test_a_dead_population_is_left_alone(scheme, key: Array) -> None:
 
 
 @each_scheme
-@pytest.mark.parametrize("num", [1, 10, 1_000_000])
+@pytest.mark.parametrize("num", [1, 10, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_no_parent_of_weight_zero_in_single_precision(scheme, num: int, key: Array) -> None:
     key_weights, key_zeros, key_draw = jax.random.split(key, 3)
     log_weights = 3 * jax.random.normal(key_weights, (num,))
@@ -207,6 +211,7 @@ def test_degenerate_and_shifted_weights(scheme, key: Array) -> None:
         assert scheme(key, jnp.zeros(num), num).tolist() == list(range(num))
 
 
+@pytest.mark.slow
 @each_scheme
 def test_jit_vmap_and_eager_agree(scheme, key: Array) -> None:
     keys = jax.random.split(key, 2)

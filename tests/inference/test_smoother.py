@@ -76,8 +76,10 @@ def tiny(resampler: Callable, **arguments) -> Smoother:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("num_moves", [None, 1])
-@pytest.mark.parametrize("resampler", [Systematic(), Multinomial()], ids=repr)
+@pytest.mark.parametrize("num_moves", [None, pytest.param(1, marks=slow)])
+@pytest.mark.parametrize(
+    "resampler", [Systematic(), pytest.param(Multinomial(), marks=slow)], ids=repr
+)
 def test_backward_paths_are_unbiased(resampler, num_moves: int | None) -> None:
     """For adaptive resampling that fires in some replays only, exactly and by one move."""
     if num_moves is not None and isinstance(resampler, Multinomial):
@@ -171,6 +173,7 @@ def test_linear_gaussian_moments_and_pairs(name: str, key: Array) -> None:
     assert_mean(values, expected, limit=4.5, resolution=0.08)
 
 
+@slow
 @each_smoother
 def test_hidden_markov_pairs(name: str, key: Array) -> None:
     model = hmm(5)
@@ -241,6 +244,7 @@ def test_a_short_lag_is_the_law_given_data_up_to_the_lag(key: Array) -> None:
     assert np.max(np.abs(np.array(means) - full)) > 0.01  # the stated bias is there
 
 
+@slow
 def test_rows_that_finished_are_remembered_as_they_are(key: Array) -> None:
     """Strings end at different steps; a resting row is recorded at every time, as in a history."""
     process = Language.draw(seed=7, num_symbols=2, depth=4, stop=True).process("odds")
@@ -344,6 +348,7 @@ def test_bad_arguments_are_refused(arguments: dict, message: str) -> None:
         Smoother(4, **arguments)
 
 
+@slow
 def test_one_step_at_a_time_is_the_compiled_run(key: Array, tmp_path) -> None:
     model = hmm(3)
     for smoother in (Smoother(8, "backward"), Smoother(8, "fixed_lag", lag=1)):

@@ -19,7 +19,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> int:
 def run(key: Array, num_particles: int, history: bool | None):
     model = LinearGaussian.simulate(jax.random.key(0), num_steps=5)
     algorithm = ParticleFilter(num_particles, ess_threshold=1.0, history=history)
-    return algorithm.run(key, model)
+    return jax.jit(lambda key: algorithm.run(key, model))(key)  # traced under the limit of now
 
 
 def test_small_runs_keep_everything_and_large_ones_what_is_asked(key: Array, limit: int) -> None:

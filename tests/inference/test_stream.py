@@ -50,7 +50,9 @@ def test_one_observation_at_a_time_compiles_once(key: Array, monkeypatch) -> Non
     num_traces = []
     kernel = FILTER.__class__.kernel.fget  # pyright: ignore
     monkeypatch.setattr(
-        type(FILTER), "kernel", property(lambda self: num_traces.append(1) or kernel(self))
+        type(FILTER),
+        "kernel",
+        property(lambda self: num_traces.append(1) or kernel(self)),  # pyright: ignore
     )
     for t, observation in enumerate(SERIES):
         today = today.at[t].set(observation)
@@ -82,6 +84,7 @@ def test_an_update_without_new_data_changes_nothing(key: Array) -> None:
         stream.update(key, population, until(4), FILTER, until=5)
 
 
+@pytest.mark.slow
 def test_packed_and_finished_problems(key: Array) -> None:
     """Each problem has its own key; rows that finished stay as they are."""
     process = Chase(jnp.array([0.0, 2.0]))

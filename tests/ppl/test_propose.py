@@ -39,7 +39,7 @@ PROPOSALS = {
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", PROPOSALS)
+@pytest.mark.parametrize("name", ["both", pytest.param("transition", marks=pytest.mark.slow)])
 def test_every_path_is_unbiased_under_a_proposal(name: str) -> None:
     exact = laws.enumerate_process(model())
     assert exact.log_evidence == pytest.approx(float(model().log_evidence()), abs=1e-10)
@@ -60,6 +60,7 @@ def test_a_proposal_without_its_correction_breaks_the_law(monkeypatch) -> None:
     assert_broken(report, "unbiased", at_least=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_replay_gives_the_same_mass_of_a_move_as_the_process() -> None:
     guided, plain = propose(model(), PROPOSALS["both"]), model()
@@ -93,6 +94,7 @@ def test_replay_of_a_move_that_is_never_proposed_has_no_mass(monkeypatch) -> Non
     assert np.isnan(mass(0, 1))
 
 
+@pytest.mark.slow
 def test_the_optimal_weight_does_not_depend_on_the_draw(key: Array) -> None:
     series = LinearGaussian.simulate(jax.random.key(3), num_steps=3, num_states=2)
     guided = propose(series, series.optimal_proposal())
@@ -126,6 +128,7 @@ def test_ten_dimensions_with_ten_thousand_particles_within_four_standard_errors(
     assert_unbiased_evidence(estimates, series.log_evidence(), limit=4.0)
 
 
+@pytest.mark.slow
 def test_a_program_is_guided_by_site_names(key: Array) -> None:
     series = LinearGaussian.simulate(jax.random.key(2), num_steps=8)
     optimal = series.optimal_proposal().transition
@@ -143,6 +146,7 @@ def test_temper_refuses_a_proposal_inside() -> None:
             temper(process, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_tempered_process_may_be_guided() -> None:
     tempered = temper(model(), 0.5)
@@ -166,6 +170,7 @@ def test_a_process_without_densities_is_refused_by_name() -> None:
         infer(jax.random.key(0), guided, ParticleFilter(num_particles=2))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_exact_twist_with_its_proposal_leaves_no_variance(key: Array) -> None:
     """Zhat = Z for every N and key: the twist is log p(y_{t+1:T} | z_t)."""

@@ -1,5 +1,7 @@
 """Kernels, their compositions, and the entry point `infer`."""
 
+from jurax.inference import stream as stream
+from jurax.inference.auxiliary import AuxiliaryFilter as AuxiliaryFilter
 from jurax.inference.compose import ess_below as ess_below
 from jurax.inference.compose import repeat as repeat
 from jurax.inference.compose import when as when
@@ -9,10 +11,14 @@ from jurax.inference.infer import infer as infer
 from jurax.inference.kernel import AbstractKernel as AbstractKernel
 from jurax.inference.particle_filter import ParticleFilter as ParticleFilter
 from jurax.inference.resample import Resample as Resample
+from jurax.inference.resampling import SSP as SSP
 from jurax.inference.resampling import Multinomial as Multinomial
 from jurax.inference.resampling import Residual as Residual
+from jurax.inference.resampling import ResidualSystematic as ResidualSystematic
 from jurax.inference.resampling import Stratified as Stratified
 from jurax.inference.resampling import Systematic as Systematic
+from jurax.inference.resampling import Tempered as Tempered
 from jurax.inference.search import BeamSearch as BeamSearch
 from jurax.inference.search import BestOfN as BestOfN
 from jurax.inference.search import SelfConsistency as SelfConsistency
+from jurax.inference.smoother import Smoother as Smoother

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jurax.inference.kernel import AbstractKernel, Info, active_rows
-from jurax.ppl import Population, random
+from jurax.ppl import AbstractProcess, Population, random
 
 
 class ess_below(eqx.Module):  # noqa: N801 - reads as a condition in a composition
@@ -32,12 +32,20 @@ class ess_below(eqx.Module):  # noqa: N801 - reads as a condition in a compositi
         return (ess < self.fraction * population.num_particles) & (ess > 0)
 
 
+def holds(condition: Callable, population: Population, process: AbstractProcess):
+    """`condition(population)`, with the process too where the condition says `takes_process`."""
+    if getattr(condition, "takes_process", False):
+        return condition(population, process)
+    return condition(population)
+
+
 class when(AbstractKernel):  # noqa: N801
     """Apply `kernel` to the problems in which `condition` holds and which are not at rest.
 
-    The decision may use the present particles and weights only; then evidence stays unbiased
-    (Whiteley, Lee and Heine 2016). For one problem the step is a conditional that stays one; for
-    packed problems it runs if any problem needs it, and the others keep their rows.
+    The decision, `condition(population)`, may use the present particles and weights only; then
+    evidence stays unbiased (Whiteley, Lee and Heine 2016). For one problem the step is a
+    conditional that stays one; for packed problems it runs if any problem needs it, and the others
+    keep their rows.
     """
 
     condition: Callable
@@ -45,7 +53,7 @@ class when(AbstractKernel):  # noqa: N801
 
     def step(self, key, population, process):
         """Step or rest; consumes `key`."""
-        flag = self.condition(population)
+        flag = holds(self.condition, population, process)
         if process.hosted:
             return self._stepped(key, population, process) if flag else self._idle(population)
         if population.status.ndim == 0:

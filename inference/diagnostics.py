@@ -49,6 +49,11 @@ def lineages(posterior: Posterior) -> Int[np.ndarray, "*B T1 N"]:
     """
     steps, (*batch, num_particles) = num_steps(posterior), posterior.log_weights.shape
     if "ancestors" not in posterior.info:
+        if np.any(resampling_times(posterior)):
+            raise ValueError(
+                "this run was too large to keep its ancestors without being asked; run the "
+                "algorithm again with history=True"
+            )
         own = np.arange(num_particles, dtype=np.int32)
         return np.broadcast_to(own, (*batch, steps + 1, num_particles))
     trace = genealogy.lineages

@@ -5,6 +5,7 @@ is allocated before the loop, one slot for each step; records and ancestors of a
 Shape letters: B problems, N particles, T steps.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -26,7 +27,7 @@ class Run(eqx.Module):
         population: the current population.
         cost: what was spent so far.
         info: infos by step, `(T, *B, ...)` inside the loop and `(*B, T, ...)` after it.
-        records: `process.record` by step, `(T + 1, *B, N, ...)`, or None.
+        records: what `record` returned by step, `(T + 1, *B, N, ...)`, or None.
     """
 
     population: Population
@@ -35,23 +36,52 @@ class Run(eqx.Module):
     records: PyTree
 
 
+# What is stored of a step: `(population, process) -> pytree` with axes `(*B, N, ...)`.
+Recorder = Callable[[Population, AbstractProcess], PyTree]
+
+
+class Storage(eqx.Module):
+    """What a run keeps of its steps besides their infos.
+
+    Attributes:
+        record: what is stored of each step, or None.
+        ancestors: whether the ancestors of every step are kept, `(*B, T, N)`.
+    """
+
+    record: Recorder | None = None
+    ancestors: bool = True
+
+
+NO_HISTORY = Storage()
+
+
 def start_run(
-    kernel: AbstractKernel, population: Population, process: AbstractProcess, history: bool
+    kernel: AbstractKernel,
+    population: Population,
+    process: AbstractProcess,
+    storage: Storage = NO_HISTORY,
 ) -> Run:
     """Allocate the storage of a loop, filled with the info of steps that are not made."""
     num_steps = process.num_steps
     idle = {**kernel.idle_info(population), "ess": jnp.zeros_like(population.ess)}
-    idle.pop("cost", None)
+    dropped = ("cost",) if storage.ancestors else ("cost", "ancestors")
+    idle = {name: x for name, x in idle.items() if name not in dropped}
     info = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_steps, *x.shape)), idle)
     records = None
-    if history:
-        first = process.record(population.particles, population.time)
+    if storage.record is not None:
+        first = storage.record(population, process)
         records = jax.tree.map(lambda x: store(allocate(x, num_steps + 1), x, 0), first)
     cost = jax.tree.map(jnp.asarray, process.cost(None, population.particles))
     return Run(population=population, cost=cost, info=info, records=records)
 
 
-def advance(kernel: AbstractKernel, key: Array, run: Run, process: AbstractProcess) -> Run:
+def advance(
+    kernel: AbstractKernel,
+    key: Array,
+    run: Run,
+    process: AbstractProcess,
+    storage: Storage = NO_HISTORY,
+) -> Run:
     """Make one step and file its info and record."""
     time = run.population.time
     population, info = kernel.step(step_key(key, time), run.population, process)
@@ -60,10 +90,11 @@ def advance(kernel: AbstractKernel, key: Array, run: Run, process: AbstractProce
     cost = jax.tree.map(lambda a, b: (a + b).astype(a.dtype), run.cost, spent)
     info["ess"] = population.ess
     records = run.records
-    if records is not None:
-        record = process.record(population.particles, population.time)
+    if storage.record is not None:
+        record = storage.record(population, process)
         records = jax.tree.map(lambda s, x: store(s, x, population.time), records, record)
-    filed = jax.tree.map(lambda s, x: store(s, x, time), run.info, info)
+    kept = {name: info[name] for name in run.info}
+    filed = jax.tree.map(lambda s, x: store(s, x, time), run.info, kept)
     return Run(population=population, cost=cost, info=filed, records=records)
 
 
@@ -89,14 +120,14 @@ def run_steps(
     population: Population,
     process: AbstractProcess,
     *,
-    history: bool = False,
+    storage: Storage = NO_HISTORY,
     budget: Cost | None = None,
 ) -> Run:
     """Step until `num_steps` or until no row is active; consumes `key` (folded by step)."""
-    run = check_budget(start_run(kernel, population, process, history), process, budget)
+    run = check_budget(start_run(kernel, population, process, storage), process, budget)
 
     def body(run: Run) -> Run:
-        return check_budget(advance(kernel, key, run, process), process, budget)
+        return check_budget(advance(kernel, key, run, process, storage), process, budget)
 
     if process.hosted:
         while is_running(run, process):

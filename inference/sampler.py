@@ -6,10 +6,11 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
+from jurax.inference.compose import step_key
 from jurax.inference.kernel import AbstractKernel
-from jurax.inference.loop import Run, run_steps
+from jurax.inference.loop import Run, Storage, run_steps
 from jurax.ppl import AbstractProcess, Cost, History, Population, Posterior, random
 
 HISTORY_LIMIT = 64 * 2**20  # bytes kept without being asked
@@ -48,29 +49,51 @@ class AbstractSampler(AbstractKernel):
             key_steps,
             population,
             process,
-            history=self.keeps_history(population, process),
+            storage=self.storage(population, process),
             budget=budget,
         )
+        return self.conclude(key_steps, run, process)
+
+    def conclude(self, key_steps: Array, run: Run, process: AbstractProcess) -> Posterior:
+        """What follows the last step; draws by `final_key(key_steps, process)`."""
+        del key_steps
         return self.report(run, process)
 
     def report(self, run: Run, process: AbstractProcess) -> Posterior:
         """The posterior of a finished run."""
         return posterior_of(run, process, process.target)
 
-    def keeps_history(self, population: Population, process: AbstractProcess) -> bool:
-        """Whether records of every step are stored: as asked, or when they are small."""
-        if self.history is not None:
-            return self.history
-        return history_bytes(population, process) <= HISTORY_LIMIT
+    def record(self, population: Population, process: AbstractProcess) -> PyTree:
+        """What a history stores of a step; by default the record of the process."""
+        return process.record(population.particles, population.time)
+
+    def storage(self, population: Population, process: AbstractProcess) -> Storage:
+        """What is kept of every step: what was asked for, and what is small.
+
+        Ancestors take 4 N T bytes and give the standard errors of read-outs and the genealogy; like
+        the records they are kept without being asked up to `HISTORY_LIMIT`.
+        """
+        ancestors = 4 * math.prod(population.log_weights.shape) * (process.num_steps + 1)
+        history = self.history
+        if history is None:
+            records = self._record_bytes(population, process)
+            history = ancestors + records <= HISTORY_LIMIT
+        return Storage(
+            record=self.record if history else None,
+            ancestors=history or ancestors <= HISTORY_LIMIT,
+        )
+
+    def _record_bytes(self, population: Population, process: AbstractProcess) -> int:
+        """Memory of the records of a whole run."""
+        record = lambda population: self.record(population, process)  # noqa: E731
+        shapes = record(population) if process.hosted else jax.eval_shape(record, population)
+        per_step = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+        return (process.num_steps + 1) * per_step
 
 
-def history_bytes(population: Population, process: AbstractProcess) -> int:
-    """Memory of the records and ancestors of a whole run, in bytes."""
-    shape_of = (lambda f, *args: f(*args)) if process.hosted else jax.eval_shape
-    record = shape_of(process.record, population.particles, population.time)
-    rows = math.prod(population.log_weights.shape)
-    per_step = 4 * rows + sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(record))
-    return (process.num_steps + 1) * per_step
+def final_key(key_steps: Array, process: AbstractProcess) -> Array:
+    """The key of what follows the last step, given the key that steps fold their time into."""
+    return step_key(key_steps, process.num_steps)
 
 
 def posterior_of(run: Run, process: AbstractProcess, target: str) -> Posterior:

@@ -30,12 +30,13 @@ def run(
 
     def start(key: Array, process: AbstractProcess) -> Run:
         population = algorithm.init(key, process, algorithm.num_particles)
-        history = algorithm.keeps_history(population, process)
-        first = loop.start_run(algorithm.kernel, population, process, history)
+        storage = algorithm.storage(population, process)
+        first = loop.start_run(algorithm.kernel, population, process, storage)
         return loop.check_budget(first, process, budget)
 
     def step(key: Array, current: Run, process: AbstractProcess) -> Run:
-        moved = loop.advance(algorithm.kernel, key, current, process)
+        storage = algorithm.storage(current.population, process)
+        moved = loop.advance(algorithm.kernel, key, current, process, storage)
         return loop.check_budget(moved, process, budget)
 
     start, step = compiled(start), compiled(step)
@@ -52,4 +53,4 @@ def run(
                 keep(path, title, current)
     if path is not None:
         path.unlink(missing_ok=True)
-    return algorithm.report(loop.finish_run(current), process)
+    return algorithm.conclude(key_steps, loop.finish_run(current), process)

@@ -3,8 +3,13 @@
 from jurax.ppl import laws as laws
 from jurax.ppl import random as random
 from jurax.ppl import weights as weights
+from jurax.ppl.combinators import Automaton as Automaton
+from jurax.ppl.combinators import Proposal as Proposal
+from jurax.ppl.combinators import constrain as constrain
+from jurax.ppl.combinators import propose as propose
 from jurax.ppl.combinators import temper as temper
 from jurax.ppl.combinators import tilt as tilt
+from jurax.ppl.combinators import twist as twist
 from jurax.ppl.cost import Cost as Cost
 from jurax.ppl.population import Population as Population
 from jurax.ppl.posterior import Distribution as Distribution

@@ -102,7 +102,8 @@ class Posterior(eqx.Module):
         P(v) = sum_i W_i 1{f(x_i) = v}. The standard error sums the weighted deviations of each
         family of particles with a common ancestor, SE^2 = sum_e (sum_{i in e} W_i (1{f(x_i) = v}
         - P(v)))^2 (Chan and Lai 2013), and takes the generation with the largest value, since
-        older generations have too few families (Olsson and Douc 2019).
+        older generations have too few families (Olsson and Douc 2019). It is NaN where the run was
+        resampled and was too large to keep its ancestors: run with history=True.
 
         Args:
             f: plain Python function of one particle, for instance `process.answer`.
@@ -206,8 +207,10 @@ class Posterior(eqx.Module):
         for i in range(self.log_weights.shape[-1]):
             yield jax.tree.map(lambda x, i=i: x[i], particles)
 
-    def _families(self) -> np.ndarray:
+    def _families(self) -> np.ndarray | None:
         ancestors = self.info.get("ancestors")
+        if ancestors is None and np.any(self.info.get("resampled", False)):
+            return None
         return genealogy.families(ancestors, self.log_weights.shape[-1])
 
 
@@ -233,9 +236,12 @@ def read_out(f: Callable, row: PyTree) -> Hashable:
 
 
 def summarize(
-    values: Sequence[Hashable], normalized: np.ndarray, families: np.ndarray
+    values: Sequence[Hashable], normalized: np.ndarray, families: np.ndarray | None
 ) -> Distribution:
-    """Group equal values; `families` holds the family of each particle by generation, `(G, N)`."""
+    """Group equal values; `families` holds the family of each particle by generation, `(G, N)`.
+
+    Without families (None) the standard errors are unknown.
+    """
     distinct = list(dict.fromkeys(v for v, w in zip(values, normalized, strict=True) if w > 0))
     index = {value: k for k, value in enumerate(distinct)}
     member = np.zeros((len(distinct), len(values)))
@@ -246,8 +252,8 @@ def summarize(
     normalized = normalized.astype(np.float64) / max(normalized.sum(dtype=np.float64), 1e-300)
     probabilities = np.minimum(member @ normalized, 1.0)
     deviations = normalized * (member - probabilities[:, None])
-    variance = np.zeros(len(distinct))
-    for family in families:
+    variance = np.full(len(distinct), np.nan if families is None else 0.0)
+    for family in () if families is None else families:
         totals = np.zeros((len(distinct), len(values)))
         np.add.at(totals, (slice(None), family), deviations)
         variance = np.maximum(variance, (totals**2).sum(axis=1))

@@ -126,6 +126,13 @@ class AbstractProcess(eqx.Module):
 
     # ------------------------------------------------------------ helpers
 
+    def innermost(self, particles: PyTree) -> PyTree:
+        """The particles as the author of the process wrote them, without what wrappers add.
+
+        Functions of particles that users give to kernels and combinators are called with these.
+        """
+        return particles
+
     def row_shape(self, particles: PyTree) -> tuple[int, ...]:
         """The axes `(*B, N)` of a population of this process."""
         leaf = next(x for x in jax.tree.leaves(particles) if leaves.is_array(x))

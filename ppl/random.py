@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 __all__ = [
     "bernoulli",
@@ -157,7 +157,7 @@ def categorical(
     return _ask(probabilities, key)
 
 
-def bernoulli(key: Array, p=0.5, shape: tuple[int, ...] | None = None) -> Array:
+def bernoulli(key: Array, p: ArrayLike = 0.5, shape: tuple[int, ...] | None = None) -> Array:
     """Draw True with probability `p`."""
     if not _ORACLES:
         return _over_keys(lambda k: jax.random.bernoulli(k, p, shape), key)

@@ -28,12 +28,37 @@ def scaled_prefix_sum(parts: Float[Array, " N"], num: int) -> Float[Array, " N"]
         >>> scaled_prefix_sum(jnp.array([0.0, 1.0, 0.0, 3.0]), 4).tolist()
         [0.0, 1.0, 1.0, 4.0]
     """
+    sums = prefix_sum(_rounded(parts))
+    # Divided, not multiplied by an inverse: the last entry is num exactly.
+    return sums.astype(parts.dtype) / jnp.maximum(sums[-1], 1).astype(parts.dtype) * num
+
+
+def _rounded(parts: Float[Array, " N"]) -> Int[Array, " N"]:
+    """Integers in proportion to `parts`, of total about 2^30 (2^52 in double precision)."""
     bits, integer = (52, jnp.int64) if parts.dtype == jnp.float64 else (30, jnp.int32)
     total = jnp.sum(parts)
     scale = 2.0**bits / jnp.where(total > 0, total, 1.0)
-    sums = prefix_sum(jnp.round(parts * scale).astype(integer))
-    # Divided, not multiplied by an inverse: the last entry is num exactly.
-    return sums.astype(parts.dtype) / jnp.maximum(sums[-1], 1).astype(parts.dtype) * num
+    return jnp.round(parts * scale).astype(integer)
+
+
+def expected_counts(
+    log_weights: Float[Array, " N"], num: int
+) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
+    """Whole parts and fractions of M W_i, from the same integers as `scaled_prefix_sum`.
+
+    Their sum is M within about M 2^-24: the total of the weights is exact.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> sure, fractions = expected_counts(jnp.log(jnp.array([10.0, 5.0, 1.0])), 4)
+        >>> sure.tolist(), fractions.round(4).tolist()
+        ([2, 1, 0], [0.5, 0.25, 0.25])
+    """
+    parts = _rounded(weights.normalized(log_weights))
+    dtype = log_weights.dtype
+    expected = parts.astype(dtype) / jnp.maximum(jnp.sum(parts), 1).astype(dtype) * num
+    sure = jnp.floor(expected)
+    return sure.astype(jnp.int32), expected - sure
 
 
 def prefix_sum(values: Int[Array, " N"]) -> Int[Array, " N"]:

@@ -16,6 +16,7 @@ from numpyro.contrib.control_flow import scan
 
 from jurax.models.state_space.base import AbstractStateSpace
 from jurax.ppl import lanes
+from jurax.ppl.combinators import Proposal
 from jurax.ppl.program import Program, bind
 from jurax.ppl.state_space import StateSpaceModel
 
@@ -121,6 +122,14 @@ class LinearGaussian(AbstractStateSpace):
         log_prob = lanes.log_prob(law, jnp.where(is_observed, observation, 0.0))
         return jnp.where(is_observed, log_prob, 0.0)
 
+    def optimal_proposal(self) -> Proposal:
+        """The laws of x_t given x_{t-1} and y_t, for `jurax.ppl.propose`.
+
+        q_t = N(A x + K (y_t - C A x), (I - K C) Q) with K = Q C' (C Q C' + R)^{-1}; the weight is
+        then p(y_t | x_{t-1}), whatever x_t is drawn.
+        """
+        return Proposal(transition=_OptimalTransition(self))
+
     def program(self) -> Program:
         """The same model as a NumPyro program, with this data."""
         return bind(
@@ -145,6 +154,17 @@ class LinearGaussian(AbstractStateSpace):
     def log_evidence(self) -> Float[Array, ""]:
         """Exact log p(y_{1:T})."""
         return kalman_filter(self).log_evidence
+
+
+class _OptimalTransition(eqx.Module):
+    model: LinearGaussian
+
+    def __call__(self, state: Float[Array, " D"], t: Int[Array, ""]) -> dist.Distribution:
+        model = self.model
+        mean, covariance = model.transition_matrix @ state, model.transition_covariance
+        observation = model.observations[jnp.maximum(t, 1) - 1]
+        (mean, covariance), _ = _condition(model, mean, covariance, observation)
+        return dist.MultivariateNormal(mean, covariance)
 
 
 def linear_gaussian_program(

@@ -12,6 +12,8 @@ import pytest
 from jaxtyping import Array, Float
 
 from jurax.inference import (
+    SSP,
+    AuxiliaryFilter,
     BeamSearch,
     BestOfN,
     Extend,
@@ -20,9 +22,12 @@ from jurax.inference import (
     ParticleFilter,
     Resample,
     Residual,
+    ResidualSystematic,
     SelfConsistency,
+    Smoother,
     Stratified,
     Systematic,
+    Tempered,
     ess_below,
     infer,
     repeat,
@@ -31,12 +36,23 @@ from jurax.inference import (
 from jurax.ppl import AbstractProcess, Population, Posterior, random
 from tests.exact import Language
 
+
+def look_ahead(particles, t):
+    """Of the prefix languages below."""
+    return jnp.sin(particles.prefix + t)
+
+
 # name: (constructor from a number of particles, what repr must show)
 ALGORITHMS = {
     "filter": (lambda n: ParticleFilter(n, ess_threshold=0.9), "ess_threshold=0.9"),
     "filter, stratified": (lambda n: ParticleFilter(n, Stratified(), 0.9), "Stratified"),
     "filter, multinomial": (lambda n: ParticleFilter(n, Multinomial(), 0.9), "Multinomial"),
     "filter, residual": (lambda n: ParticleFilter(n, Residual(), 0.9), "Residual"),
+    "filter, ssp": (lambda n: ParticleFilter(n, SSP(), 0.9), "SSP"),
+    "filter, tempered": (lambda n: ParticleFilter(n, Tempered(SSP(), 2.0), 0.9), "tau=2.0"),
+    "auxiliary": (lambda n: AuxiliaryFilter(n, look_ahead), "lookahead"),
+    "smoother": (Smoother, "traceback"),
+    "smoother, fixed lag": (lambda n: Smoother(n, "fixed_lag", lag=1), "fixed_lag"),
     "filter, never": (lambda n: ParticleFilter(n, ess_threshold=0.0), "ess_threshold=0.0"),
     "importance": (ImportanceSampling, "ImportanceSampling"),
     "best of n": (BestOfN, "BestOfN"),
@@ -49,6 +65,9 @@ KERNELS = {
     "stratified": Resample(Stratified()),
     "multinomial": Resample(Multinomial()),
     "residual": Resample(Residual()),
+    "residual-systematic": Resample(ResidualSystematic()),
+    "ssp": Resample(SSP()),
+    "tempered": Resample(Tempered(Stratified(), 2.0)),
     "when": when(ess_below(0.9), Resample()) >> Extend(),
     "repeat": repeat(Resample() >> Extend()),
 }

@@ -7,6 +7,7 @@ from jurax.inference.extend import Extend as Extend
 from jurax.inference.importance import ImportanceSampling as ImportanceSampling
 from jurax.inference.infer import infer as infer
 from jurax.inference.kernel import AbstractKernel as AbstractKernel
+from jurax.inference.mcmc import RWMH as RWMH
 from jurax.inference.particle_filter import ParticleFilter as ParticleFilter
 from jurax.inference.resample import Resample as Resample
 from jurax.inference.resampling import Multinomial as Multinomial

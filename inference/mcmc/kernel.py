@@ -9,6 +9,7 @@ Shape letters: N chains or particles (absent for one), D dimensions, P parts of 
 """
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,10 @@ class AbstractMCMCKernel(eqx.Module):
     def is_tuned(self) -> tuple[bool, ...]:
         """For each part, whether its step size is adapted (it was not given)."""
 
+    def largest_step_sizes(self) -> tuple[float, ...]:
+        """Bounds of the step sizes in tuning, for each part; by default none."""
+        return (float("inf"),) * len(self.target_acceptance)
+
     @abc.abstractmethod
     def tuned(self, step_sizes: Float[Array, " P"], scale: Scale) -> "AbstractMCMCKernel":
         """The kernel with these step sizes and this scale.
@@ -118,6 +123,13 @@ class AbstractMetropolis(AbstractMCMCKernel):
         is_none = lambda x: x is None  # noqa: E731 - a field without a value is a leaf here
         fields = lambda k: (k.step_size, k.scale)  # noqa: E731
         return eqx.tree_at(fields, self, (step_sizes[0], scale), is_leaf=is_none)
+
+
+def evaluate_like(
+    state: ChainState, log_density: LogDensity, x: Float[Array, "*N D"]
+) -> ChainState:
+    """The state at `x`, with a gradient iff `state` has one (in a cycle with other kernels)."""
+    return (evaluate if state.grad is None else differentiate)(log_density, x)
 
 
 def evaluate(log_density: LogDensity, x: Float[Array, "*N D"]) -> ChainState:
@@ -193,10 +205,7 @@ def choose_rows(mask: Bool[Array, "*N"], new: PyTree, old: PyTree) -> PyTree:
 
 def noise(key: Array, shape: tuple[int, ...]) -> Float[Array, "*N D"]:
     """Standard normal noise, drawn flat: short trailing axes are slow otherwise."""
-    size = 1
-    for length in shape:
-        size *= length
-    return random.normal(key, (size,)).reshape(shape)
+    return random.normal(key, (math.prod(shape),)).reshape(shape)
 
 
 def stretch(scale: Scale | None, vector: Float[Array, "*N D"]) -> Float[Array, "*N D"]:

@@ -13,6 +13,7 @@ from jurax.inference.mcmc.kernel import (
     Scale,
     accept,
     evaluate,
+    evaluate_like,
     noise,
     stretch,
 )
@@ -66,5 +67,5 @@ class RWMH(AbstractMetropolis):
     def step(self, key, state, log_density):
         """Propose and accept or reject; consumes `key`."""
         key_propose, key_accept = random.split(key)
-        proposed = evaluate(log_density, self.propose(key_propose, state.x))
+        proposed = evaluate_like(state, log_density, self.propose(key_propose, state.x))
         return accept(key_accept, state, proposed, proposed.log_prob - state.log_prob)

@@ -15,6 +15,8 @@ from jurax.inference.mcmc import NUTS as NUTS
 from jurax.inference.mcmc import RWMH as RWMH
 from jurax.inference.mcmc import SVI as SVI
 from jurax.inference.mcmc import AbstractMCMCKernel as AbstractMCMCKernel
+from jurax.inference.move import Move as Move
+from jurax.inference.move import WasteFree as WasteFree
 from jurax.inference.particle_filter import ParticleFilter as ParticleFilter
 from jurax.inference.resample import Resample as Resample
 from jurax.inference.resampling import Multinomial as Multinomial
@@ -24,3 +26,4 @@ from jurax.inference.resampling import Systematic as Systematic
 from jurax.inference.search import BeamSearch as BeamSearch
 from jurax.inference.search import BestOfN as BestOfN
 from jurax.inference.search import SelfConsistency as SelfConsistency
+from jurax.inference.tempered import TemperedSMC as TemperedSMC

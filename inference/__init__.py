@@ -5,6 +5,7 @@ from jurax.inference.compose import mixture as mixture
 from jurax.inference.compose import repeat as repeat
 from jurax.inference.compose import when as when
 from jurax.inference.extend import Extend as Extend
+from jurax.inference.ibis import IBIS as IBIS
 from jurax.inference.importance import ImportanceSampling as ImportanceSampling
 from jurax.inference.infer import infer as infer
 from jurax.inference.kernel import AbstractKernel as AbstractKernel

@@ -142,7 +142,7 @@ class MixedKernels(AbstractKernel):
         return step
 
 
-def mixture(kernels: Sequence, probabilities: ArrayLike | None = None):
+def mixture(kernels: Sequence, probabilities: Sequence[float] | ArrayLike | None = None):
     """One of several kernels at each step, drawn with fixed probabilities.
 
     The draw does not look at the population or the chain, so a mixture of preserving kernels is

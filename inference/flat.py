@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from jurax.inference.mcmc.kernel import ChainState, LogDensity, Scale, lifted
+from jurax.inference.mcmc.kernel import AbstractMCMCKernel, ChainState, LogDensity, Scale, lifted
 from jurax.inference.mcmc.tuning import shrunk_root
 from jurax.ppl import AbstractProcess, Population, leaves
 from jurax.ppl.unconstrained import Unconstrained
@@ -87,6 +87,20 @@ class AbstractFlatProcess(AbstractProcess):
         """The vectors."""
         del t
         return particles.x
+
+
+def start_particles(
+    x: Float[Array, "N D"], aux: PyTree, kernel: AbstractMCMCKernel, dense: bool
+) -> FlatParticles:
+    """Particles at the beginning of the path, with the tuning that `kernel` starts from."""
+    dim = x.shape[-1]
+    return FlatParticles(
+        x=x,
+        aux=aux,
+        beta=jnp.zeros(()),
+        scale=jnp.eye(dim) if dense else jnp.ones(dim),
+        log_steps=jnp.log(kernel.step_sizes(dim)),
+    )
 
 
 def population_scale(x: Float[Array, "N D"], normalized: Float[Array, " N"], dense: bool) -> Scale:

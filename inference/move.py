@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jurax.inference.flat import AbstractFlatProcess, FlatParticles
+from jurax.inference.flat import AbstractFlatProcess, FlatParticles, population_scale
 from jurax.inference.kernel import AbstractKernel
 from jurax.inference.mcmc.kernel import AbstractMCMCKernel, ChainState
 from jurax.inference.resample import Resample
@@ -69,12 +69,28 @@ class Move(AbstractKernel):
         return {"acceptance": jnp.full_like(steps, jnp.nan), "step_size": jnp.exp(steps)}
 
 
+class Rescale(AbstractKernel):
+    """Set the scale of moves to the spread of the weighted population; nothing else changes.
+
+    To be placed before the resampling, which would count equal rows as information.
+    """
+
+    def step(self, key, population, process):
+        """Measure; draws nothing."""
+        del key
+        x, normalized = population.particles.x, population.normalized()
+        scale = population_scale(x, normalized, process.dense)
+        return eqx.tree_at(lambda p: p.particles.scale, population, scale), {}
+
+
 class WasteFree(AbstractKernel):
     """Resample M = ceil(N / P) parents, run a chain from each, keep all of its P states.
 
     Each state of a chain that starts in the law of the population has that law, so the N states
-    together preserve the measure (Dau and Chopin 2022, Algorithm 2; with P states from P - 1
-    moves). What M P has beyond N is cut off. Info: as `Move` and `Resample`.
+    together preserve the measure (Dau and Chopin 2022, Algorithm 2). What M P has beyond N is cut
+    off; then the parents are rotated by a random number of slots first, because the slots of a
+    systematic draw differ in law and always cutting the same ones would be a bias. Info: as `Move`
+    and `Resample`.
 
     Args:
         kernel: a Markov kernel.
@@ -94,8 +110,14 @@ class WasteFree(AbstractKernel):
         """Resample and run the chains; consumes `key`."""
         num = population.num_particles
         num_parents = -(-num // self.length)
-        key_parents, key_chains = random.split(key)
-        parents, info = Resample(self.resampler, num_parents).step(key_parents, population, process)
+        key_parents, key_rotation, key_chains = random.split(key, 3)
+        resample = Resample(self.resampler, num_parents)
+        parents, info = resample.step(key_parents, population, process)
+        order = jnp.arange(num_parents)
+        if num % self.length:
+            order = (order + random.randint(key_rotation, (), 0, num_parents)) % num_parents
+        rotated = process.gather(parents.particles, order)
+        parents = with_rows(parents, rotated, parents.log_weights)
         start, log_density = begin(self.kernel, parents, process)
 
         def move(carry: tuple, key: Array) -> tuple[tuple, tuple]:
@@ -116,7 +138,7 @@ class WasteFree(AbstractKernel):
         parent = jnp.arange(num) % num_parents
         return with_rows(parents, particles, parents.log_weights[parent]), {
             **info,
-            "ancestors": info["ancestors"][parent],
+            "ancestors": info["ancestors"][order][parent],
             "acceptance": acceptance[-1],
             "step_size": jnp.exp(log_steps),
         }

@@ -2,27 +2,27 @@
 
     pi_beta(x) = p(x) L(x)^beta / Z_beta,    0 = beta_0 < beta_1 < ... < beta_K = 1,
 
-one stage is `Temper() >> Resample() >> Move(kernel, num_moves)` (Del Moral, Doucet and Jasra 2006;
-adaptive ladder: Jasra et al. 2011), with waste-free moves `Temper() >> WasteFree(kernel)` (Dau and
-Chopin 2022). The evidence estimate is unbiased for a fixed `ladder` and fixed step sizes; with the
-ladder and the moves tuned on the same particles it is consistent (Beskos et al. 2016).
+one stage is `Temper() >> Rescale() >> Resample() >> Move(kernel, num_moves)` (Del Moral, Doucet
+and Jasra 2006; adaptive ladder: Jasra et al. 2011), with waste-free moves `Temper() >> Rescale() >>
+WasteFree(kernel)` (Dau and Chopin 2022). The evidence estimate is unbiased for a fixed `ladder` and
+fixed moves; with both tuned on the same particles it is consistent (Beskos et al. 2016).
 
 Shape letters: N particles, D dimensions, K stages.
 """
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jurax.inference.flat import AbstractFlatProcess, FlatParticles, population_scale
+from jurax.inference.flat import AbstractFlatProcess, start_particles
 from jurax.inference.kernel import AbstractKernel
 from jurax.inference.mcmc.hmc import HMC
 from jurax.inference.mcmc.kernel import AbstractMCMCKernel
-from jurax.inference.move import Move, WasteFree
+from jurax.inference.move import Move, Rescale, WasteFree
 from jurax.inference.resample import Resample
 from jurax.inference.resampling import Systematic
 from jurax.inference.sampler import AbstractSampler
@@ -60,14 +60,8 @@ class TemperingPath(AbstractFlatProcess):
     def init(self, key, num_particles):
         """Draws from the prior, beta = 0; consumes `key`."""
         x = jax.vmap(self.view.draw)(random.split(key, num_particles))
-        dim = self.view.dim
-        particles = FlatParticles(
-            x=x,
-            aux=jax.vmap(self.view.log_likelihood)(x),
-            beta=jnp.zeros(()),
-            scale=jnp.eye(dim) if self.dense else jnp.ones(dim),
-            log_steps=jnp.log(self.kernel.step_sizes(dim)),
-        )
+        log_likelihood = jax.vmap(self.view.log_likelihood)(x)
+        particles = start_particles(x, log_likelihood, self.kernel, self.dense)
         return particles, jnp.zeros(num_particles)
 
     def extend(self, key, particles, t):
@@ -93,7 +87,7 @@ class TemperingPath(AbstractFlatProcess):
 
 
 class Temper(AbstractKernel):
-    """Advance beta and weight by L^(beta' - beta); measure the scale of the weighted population.
+    """Advance beta and weight by L^(beta' - beta).
 
     Without a ladder beta' is the largest at which the conditional effective sample size
     N (sum W v)^2 / sum W v^2, v = L^(beta' - beta), is `ess_target` times the number of rows
@@ -122,15 +116,13 @@ class Temper(AbstractKernel):
             time=time,
             status=mark_dead(log_weights, status),
         )
-        scale = population_scale(particles.x, advanced.normalized(), process.dense)
-        fields = lambda p: (p.particles.beta, p.particles.scale)  # noqa: E731
-        return eqx.tree_at(fields, advanced, (beta, scale)), {"beta": beta}
+        return eqx.tree_at(lambda p: p.particles.beta, advanced, beta), {"beta": beta}
 
     def idle_info(self, population):
         """Beta as it is."""
         return {"beta": population.particles.beta}
 
-    def _next_beta(self, population: Population, process: TemperingPath, time: Array) -> Array:
+    def _next_beta(self, population: Population, process: Any, time: Array) -> Array:
         beta = population.particles.beta
         if process.ladder is not None:
             return process.ladder[time - 1].astype(beta.dtype)
@@ -229,7 +221,7 @@ class TemperedSMC(AbstractSampler):
     @property
     def kernel(self) -> AbstractKernel:
         """One stage."""
-        temper = Temper(self.ess_target)
+        temper = Temper(self.ess_target) >> Rescale()
         if self.waste_free:
             return temper >> WasteFree(self.move, self.num_moves, self.resampler)
         return temper >> Resample(self.resampler) >> Move(self.move, self.num_moves)

@@ -102,7 +102,7 @@ class Unconstrained(eqx.Module):
         return cls(program, _some(found, program.name))
 
     @classmethod
-    def of_parameters(cls, process: SequentialProgram) -> "Unconstrained":
+    def of_parameters(cls, process: Any) -> "Unconstrained":
         """The parameters of a process; its likelihood counts as 1, the density is the prior's.
 
         Raises:
@@ -180,6 +180,17 @@ class Unconstrained(eqx.Module):
         """Log density of observed sites and factors given T(x)."""
         return self.evaluate(x).log_likelihood
 
+    def log_likelihood_terms(self, x: Float[Array, " D"]) -> dict[str, Array]:
+        """Log densities of observed sites and factors by name, one number for each observation.
+
+        Missing observations count 0. For `arviz.loo` and for data that arrive one by one.
+        """
+        if isinstance(self.source, SequentialProgram):
+            return {}
+        free = self._split(x)
+        log_probs, _ = _run_program(self.source, free, sum_log_prob=False)
+        return {n: jnp.asarray(v) for n, v in log_probs.items() if _role(n, free) == "likelihood"}
+
     def log_jacobian(self, x: Float[Array, " D"]) -> Float[Array, ""]:
         """Log |det dT(x)/dx|."""
         return self.evaluate(x).log_jacobian
@@ -227,8 +238,7 @@ class Unconstrained(eqx.Module):
 
 def _evaluate_program(program: Program, free: dict[str, Array]) -> Evaluation:
     """Run the whole program with its latent sites at T(free)."""
-    constrained = numpyro.handlers.substitute(program, substitute_fn=_Bijections(free))
-    log_probs, trace = compute_log_probs(constrained, (), {}, {})
+    log_probs, trace = _run_program(program, free)
     terms = {"prior": jnp.zeros(()), "likelihood": jnp.zeros(()), "jacobian": jnp.zeros(())}
     for name, log_prob in log_probs.items():
         terms[_role(name, free)] += log_prob
@@ -240,6 +250,12 @@ def _evaluate_program(program: Program, free: dict[str, Array]) -> Evaluation:
         log_likelihood=terms["likelihood"],
         log_jacobian=terms["jacobian"],
     )
+
+
+def _run_program(program: Program, free: dict[str, Array], *, sum_log_prob: bool = True) -> tuple:
+    """Log densities of all sites by name, and the trace."""
+    constrained = numpyro.handlers.substitute(program, substitute_fn=_Bijections(free))
+    return compute_log_probs(constrained, (), {}, {}, sum_log_prob)
 
 
 def _evaluate_parameters(process: SequentialProgram, free: dict[str, Array]) -> Evaluation:

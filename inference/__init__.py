@@ -18,7 +18,9 @@ from jurax.inference.mcmc import SVI as SVI
 from jurax.inference.mcmc import AbstractMCMCKernel as AbstractMCMCKernel
 from jurax.inference.move import Move as Move
 from jurax.inference.move import WasteFree as WasteFree
+from jurax.inference.parallel_tempering import ParallelTempering as ParallelTempering
 from jurax.inference.particle_filter import ParticleFilter as ParticleFilter
+from jurax.inference.replicas import Independence as Independence
 from jurax.inference.resample import Resample as Resample
 from jurax.inference.resampling import Multinomial as Multinomial
 from jurax.inference.resampling import Residual as Residual

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jurax.inference.mcmc.kernel import AbstractMCMCKernel, ChainState, lifted
 from jurax.inference.mcmc.start import starting_points
-from jurax.inference.mcmc.tuning import Tuner
+from jurax.inference.mcmc.tuning import Tuner, schedule
 from jurax.inference.whole import AbstractWholeProgram
 from jurax.ppl import Cost, Posterior, random
 from jurax.ppl.population import NO_START, OK
@@ -104,7 +104,10 @@ class MCMC(AbstractWholeProgram):
             return (state, tuner.update(tuning, state.x, info["acceptance"], counts, ends)), None
 
         if self.num_warmup:
-            inputs = random.split(key, self.num_warmup), *map(jnp.asarray, tuner.schedule())
+            inputs = (
+                random.split(key, self.num_warmup),
+                *map(jnp.asarray, schedule(self.num_warmup)),
+            )
             (state, tuning), _ = jax.lax.scan(step, (state, tuning), inputs)
         return state, tuner.freeze(tuning)
 

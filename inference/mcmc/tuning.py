@@ -60,15 +60,6 @@ class Tuner(eqx.Module):
             moments=_no_moments(dim, self.dense),
         )
 
-    def schedule(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each step: does it count for the scale, and does a window end with it?"""
-        counts, ends = np.zeros(self.num_warmup, bool), np.zeros(self.num_warmup, bool)
-        windows = hmc_util.build_adaptation_schedule(self.num_warmup) if self.num_warmup else []
-        for window in windows[1:-1]:
-            counts[window.start : window.end + 1] = True
-            ends[window.end] = True
-        return counts, ends
-
     def update(
         self,
         tuning: Tuning,
@@ -93,9 +84,14 @@ class Tuner(eqx.Module):
 
     def freeze(self, tuning: Tuning) -> AbstractMCMCKernel:
         """The tuned kernel: averaged step sizes, last scale."""
+        return self.running(self.settled(tuning))
+
+    def settled(self, tuning: Tuning) -> Tuning:
+        """The tuning with averaged step sizes, to be used from now on."""
+        if not self.num_warmup:
+            return tuning
         averaged = self._bounded(jnp.exp(tuning.averaging[1]))
-        step_sizes = averaged if self.num_warmup else tuning.step_sizes
-        return self.kernel.tuned(self._chosen(step_sizes, tuning.scale.shape[-1]), tuning.scale)
+        return Tuning(averaged, tuning.scale, tuning.averaging, tuning.moments)
 
     def running(self, tuning: Tuning) -> AbstractMCMCKernel:
         """The kernel for the next step of the warm-up."""
@@ -113,6 +109,16 @@ class Tuner(eqx.Module):
 
     def _chosen(self, step_sizes: Array, dim: int) -> Array:
         return jnp.where(jnp.asarray(self.kernel.is_tuned), step_sizes, self.kernel.step_sizes(dim))
+
+
+def schedule(num_warmup: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each step: does it count for the scale, and does a window end with it?"""
+    counts, ends = np.zeros(num_warmup, bool), np.zeros(num_warmup, bool)
+    windows = hmc_util.build_adaptation_schedule(num_warmup) if num_warmup else []
+    for window in windows[1:-1]:
+        counts[window.start : window.end + 1] = True
+        ends[window.end] = True
+    return counts, ends
 
 
 def _restart(step_sizes: Float[Array, " P"]) -> Any:

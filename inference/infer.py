@@ -9,6 +9,7 @@ import jax
 from jaxtyping import Array
 
 from jurax.inference import stepwise
+from jurax.inference.whole import AbstractWholeProgram
 from jurax.ppl import AbstractProcess, Cost, Posterior
 from jurax.ppl.population import INVALID, NO_START
 from jurax.ppl.program import Program
@@ -53,6 +54,12 @@ def infer(
         )
     process = as_target(target, algorithm)
     key = check_key(key, process)
+    asks_steps = progress or checkpoint is not None or budget is not None
+    if asks_steps and isinstance(algorithm, AbstractWholeProgram):
+        raise ValueError(
+            f"{type(algorithm).__name__} runs as one compiled piece and has neither a progress bar "
+            "nor checkpoints nor a budget: leave out progress, checkpoint and budget"
+        )
     started = time.perf_counter()
     if getattr(process, "hosted", False) or progress or checkpoint is not None:
         posterior = stepwise.run(
@@ -66,7 +73,7 @@ def infer(
 
 
 @eqx.filter_jit
-def _compiled(key: Array, process: AbstractProcess, algorithm: Any, budget: Cost | None):
+def _compiled(key: Array, process: AbstractProcess | Program, algorithm: Any, budget: Cost | None):
     return algorithm.run(key, process, budget)
 
 

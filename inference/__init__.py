@@ -26,6 +26,7 @@ from jurax.inference.resampling import Multinomial as Multinomial
 from jurax.inference.resampling import Residual as Residual
 from jurax.inference.resampling import Stratified as Stratified
 from jurax.inference.resampling import Systematic as Systematic
+from jurax.inference.sbc import sbc as sbc
 from jurax.inference.search import BeamSearch as BeamSearch
 from jurax.inference.search import BestOfN as BestOfN
 from jurax.inference.search import SelfConsistency as SelfConsistency

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jurax.inference.plots import COLORS, STYLE
 from jurax.inference.sbc import Calibration
@@ -65,6 +66,7 @@ def rank_histogram(
     ax.bar(middles, counts, 0.8 * widths, color=COLORS[0])
     ax.set_xlim(0, num_ranks)
     ax.grid(False, axis="x")
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     return ax
 
 
@@ -76,5 +78,5 @@ def _panels(num: int) -> tuple[Figure, list[Axes]]:
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).reshape(-1)
     for ax in panels[num:]:
-        ax.set_visible(False)
+        ax.remove()
     return figure, list(panels[:num])

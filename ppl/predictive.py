@@ -45,7 +45,7 @@ def prior_predictive(key: Array, program: Program, n: int) -> dict[str, Array]:
         ((1000, 2), True)
     """
     _check_number(n)
-    return jax.vmap(lambda key: generate(key, program, {}))(random.split(key, n))
+    return jax.vmap(lambda lane: generate(key, program, {}, lane))(jnp.arange(n))
 
 
 def posterior_predictive(
@@ -83,8 +83,8 @@ def posterior_predictive(
         log_weights = posterior.log_weights.reshape(-1)
         rows = random.categorical(key_rows, log_weights, shape=(num,))
         known = {name: value[rows] for name, value in known.items()}
-    keys = random.split(key_draws, num)
-    return jax.vmap(lambda key, given: generate(key, program, given))(keys, known)
+    draw_one = lambda given, lane: generate(key_draws, program, given, lane)  # noqa: E731
+    return jax.vmap(draw_one)(known, jnp.arange(num))
 
 
 forecast = posterior_predictive
@@ -98,15 +98,18 @@ def _stacked(posterior: Posterior) -> PyTree:
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[depth:]), posterior.particles)
 
 
-def generate(key: Array, program: Program, given: Mapping[str, Array]) -> dict[str, Array]:
+def generate(
+    key: Array, program: Program, given: Mapping[str, Array], lane: Array | int = 0
+) -> dict[str, Array]:
     """One run of the program; consumes `key`.
 
     Args:
         key: consumed.
         program: a bound program.
         given: values of latent sites; for sites of the scan stacked over its first steps.
+        lane: of several runs mapped together with one key, which one; they draw in one batch.
     """
-    run = _Run(key, dict(given))
+    run = _Run(key, dict(given), lane)
     interpreter = Interpreter(run.choose, run.at_scan)
     run.interpreter = interpreter
     observed = _Unobserved()
@@ -140,11 +143,11 @@ class _Run:
     interpreter: Interpreter
     observed: _Unobserved
 
-    def __init__(self, key: Array, given: dict[str, Array]):
-        self.key, self.given = key, given
+    def __init__(self, key: Array, given: dict[str, Array], lane: Array | int):
+        self.key, self.given, self.lane = key, given, lane
         self.stacked: dict[str, Array] = {}
         self.step: Array | None = None
-        self._draw: Callable = draw(random.fold_in(key, 0), 0)
+        self._draw: Callable = draw(random.fold_in(key, 0), lane)
 
     def choose(self, name: str, law: dist.Distribution) -> Array:
         """The given value of a site, or a draw."""
@@ -162,7 +165,7 @@ class _Run:
 
         def body(carry: Any, index: Array) -> tuple[Any, tuple]:
             self.step = index
-            self._draw = draw(random.fold_in(self.key, index + 2), 0)
+            self._draw = draw(random.fold_in(self.key, index + 2), self.lane)
             self.interpreter.stretches[-1] = sites = Sites()
             carry, output = scan.step(carry, index)
             values = sites.latent | sites.deterministic
@@ -174,7 +177,7 @@ class _Run:
         self.interpreter.stretches[-1] = Sites()
         self.observed.values |= seen
         self.stacked, self.step = values, None
-        self._draw = draw(random.fold_in(self.key, 1), 0)
+        self._draw = draw(random.fold_in(self.key, 1), self.lane)
         return carry, outputs
 
 

@@ -95,20 +95,23 @@ def test_logistic_regression_against_quadrature(key: Array) -> None:
 
 
 def test_bad_data_are_reported(key: Array) -> None:
-    """-inf everywhere: dead; NaN in one event: invalid; NaN in whole events: missing, weight 1."""
+    """Impossible: dead; a factor of NaN: invalid; NaN in whole events: missing, weight 1."""
     algorithm = TemperedSMC(4, move=RWMH(), num_moves=1, max_stages=3)
 
     def model(y):
         mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
         numpyro.sample("y", dist.Normal(mean * jnp.ones(2), 1.0).to_event(1), obs=y)
-        numpyro.factor("gate", jnp.where(y[0] > 100, -jnp.inf, 0.0))
+        gate = jnp.where(y[0] > 100, -jnp.inf, jnp.where(y[0] < -100, jnp.nan, 0.0))
+        numpyro.factor("gate", gate)
 
     dead = infer(key, bind(model, jnp.array([101.0, 0.0])), algorithm)
     assert dead.status.startswith("dead") and float(dead.log_evidence) == -np.inf
-    in_part = bind(model, jnp.array([jnp.nan, 0.0]))
+    in_part = infer(key, bind(model, jnp.array([jnp.nan, 0.0])), algorithm)
+    assert in_part.status.startswith("dead")
+    not_a_number = bind(model, jnp.array([-jnp.inf, 0.0]))
     with pytest.raises(ValueError, match="NaN or \\+inf"):
-        infer(key, in_part, algorithm)
-    assert infer(key, in_part, algorithm, throw=False).status.startswith("invalid")
+        infer(key, not_a_number, algorithm)
+    assert infer(key, not_a_number, algorithm, throw=False).status.startswith("invalid")
     missing = infer(key, bind(model, jnp.full(2, jnp.nan)), algorithm)
     assert float(missing.log_evidence) == 0 and int(missing.info["num_steps"]) == 1
 

@@ -152,6 +152,11 @@ def differentiate(log_density: LogDensity, x: Float[Array, "*N D"]) -> ChainStat
     return ChainState(x=x, log_prob=log_prob, grad=grad, aux=aux)
 
 
+def gradient(log_density: LogDensity, x: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
+    """The gradient alone."""
+    return lifted(jax.grad(lambda x: with_aux(log_density(x))[0]), x.ndim - 1)(x)
+
+
 def with_aux(result: Any) -> tuple[Array, Any]:
     """`(log density, aux)` of what a log-density returned."""
     return result if isinstance(result, tuple) else (result, None)

@@ -120,6 +120,11 @@ class MixedKernels(AbstractKernel):
 
     def step(self, key, population, process):
         """Draw a kernel and make its step; consumes `key`."""
+        if process.batch_shape:
+            raise NotImplementedError(
+                "a mixture of kernels works on one problem; this process packs several: map over "
+                "them by jax.lax.map"
+            )
         key_choice, key_step = random.split(key)
         choice = random.categorical(key_choice, jnp.log(self.probabilities))
         branches = [self._branch(kernel, process) for kernel in self.kernels]

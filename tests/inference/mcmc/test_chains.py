@@ -142,6 +142,7 @@ def test_windows_and_moments_of_the_warm_up() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rank_promotion("allow")  # numpyro's guides
 @pytest.mark.parametrize("guide", ["AutoNormal", "AutoMultivariateNormal"])
 def test_svi_finds_a_normal_posterior(guide: str, key: Array) -> None:
     """y_i ~ N(m, 1), m ~ N(0, 1), two observations: N(1, 1/3); the guide contains it."""

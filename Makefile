@@ -14,13 +14,14 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 # Set-up is offline-proof for libraries that look for a display or an accelerator.
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo test slow lint format types notebooks notebooks-check wheel wheel-check bench \
-	check clean
+.PHONY: help demo test slow lint format types notebooks notebooks-check wheel wheel-check docs \
+	bench check clean
 
 help:
 	@echo "make demo       solve problems four ways; writes out/demo"
 	@echo "make test       the default suite (minutes)"
-	@echo "make check      lint, types, default and slow tests, notebooks, wheel: what CI runs"
+	@echo "make check      lint, types, default and slow tests, notebooks, docs, wheel: what CI runs"
+	@echo "make docs       the API reference, in build/docs"
 	@echo "make lint | format | types | slow | notebooks | wheel | bench | clean"
 
 demo: $(PACKAGE)
@@ -68,13 +69,18 @@ endif
 	cd build/elsewhere && ../wheel-venv/bin/python $(CURDIR)/tests/installed.py
 	cd build/elsewhere && ../wheel-venv/bin/jurax --help > help.txt && grep -q demo help.txt
 
+# The API reference, one page for each file.
+docs: $(DEV)
+	rm -rf build/docs
+	$(BIN)/python -m pdoc --docformat google --math -o build/docs jurax
+
 # At equal decoded tokens on 500 unseen problems, first with the dialled reward, then the shipped one.
 bench: $(DEV)
 	$(BIN)/python benchmarks/reasoning.py --reward dialled --num-problems 500
 	$(BIN)/python benchmarks/reasoning.py --reward shipped --num-problems 500
 
 check: $(DEV)
-	@bash .ci/stages lint types test slow notebooks-check wheel-check
+	@bash .ci/stages lint types test slow notebooks-check docs wheel-check
 
 clean:
 	rm -rf build dist out .pytest_cache .ruff_cache $(VENV)

@@ -62,7 +62,8 @@ def spread_ladder(betas: Float[Array, " R"], swap_rates: Float[Array, " E"]) -> 
 
     Example:
         >>> import jax.numpy as jnp
-        >>> spread_ladder(jnp.array([0.0, 0.5, 1.0]), jnp.array([0.4, 0.8])).round(3).tolist()
+        >>> ladder = spread_ladder(jnp.array([0.0, 0.5, 1.0]), jnp.array([0.4, 0.8]))
+        >>> [round(float(beta), 3) for beta in ladder]
         [0.0, 0.333, 1.0]
     """
     barrier = jnp.concatenate([jnp.zeros(1), jnp.cumsum(1 - swap_rates)])

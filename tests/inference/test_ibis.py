@@ -62,7 +62,8 @@ def test_a_regression_agrees_with_nuts(key: Array) -> None:
     y = y.at[7].set(jnp.nan)  # missing
     program = bind(regression, x, y)
     ibis = IBIS(2000, HMC(num_leapfrogs=4), num_moves=4)
-    runs = jax.jit(jax.vmap(lambda k: infer(k, program, ibis)))(jax.random.split(keys[2], 20))
+    run = jax.jit(lambda keys: jax.lax.map(lambda k: infer(k, program, ibis), keys))
+    runs = run(jax.random.split(keys[2], 20))
     chains = infer(keys[3], program, NUTS(num_samples=500, num_warmup=400, num_chains=20))
 
     def summaries(values: Array, weights: Array) -> np.ndarray:

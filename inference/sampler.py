@@ -2,6 +2,7 @@
 
 import abc
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -35,11 +36,14 @@ class AbstractSampler(AbstractKernel):
         """The idle info of the kernel."""
         return self.kernel.idle_info(population)
 
-    def prepare(self, process: AbstractProcess) -> AbstractProcess:
-        """The process that is run; by default the one that is given."""
+    def prepare(self, process: Any) -> AbstractProcess:
+        """The process that is run; by default the one that is given.
+
+        Samplers that set `takes_programs` are given bound programs and make a process of them.
+        """
         return process
 
-    def run(self, key: Array, process: AbstractProcess, budget: Cost | None = None) -> Posterior:
+    def run(self, key: Array, process: Any, budget: Cost | None = None) -> Posterior:
         """Start, step to the end and return the posterior; consumes `key`."""
         process = self.prepare(process)
         key_init, key_steps = random.split(key)

@@ -15,7 +15,7 @@ from jurax.ppl import AbstractProcess, Cost, Posterior, random
 
 def run(
     key: Array,
-    process: AbstractProcess,
+    process: Any,
     algorithm: Any,
     *,
     budget: Cost | None,

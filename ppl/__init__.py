@@ -15,8 +15,12 @@ from jurax.ppl.population import Population as Population
 from jurax.ppl.posterior import Distribution as Distribution
 from jurax.ppl.posterior import History as History
 from jurax.ppl.posterior import Posterior as Posterior
+from jurax.ppl.predictive import forecast as forecast
+from jurax.ppl.predictive import posterior_predictive as posterior_predictive
+from jurax.ppl.predictive import prior_predictive as prior_predictive
 from jurax.ppl.process import AbstractProcess as AbstractProcess
 from jurax.ppl.program import Program as Program
 from jurax.ppl.program import bind as bind
 from jurax.ppl.sequential import sequential as sequential
 from jurax.ppl.state_space import StateSpaceModel as StateSpaceModel
+from jurax.ppl.unconstrained import Unconstrained as Unconstrained

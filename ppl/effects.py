@@ -173,9 +173,11 @@ class _Step(Messenger):
     def process_message(self, msg: dict) -> None:
         """Fix the value of a site that the data name."""
         msg["_control_flow_done"] = msg["_in_step"] = True
-        if msg["type"] != "sample" or msg["value"] is not None:
+        if msg["type"] != "sample":
             return
         for kind, data in self.substitutions:
+            if msg["value"] is not None and kind != "condition":
+                continue  # as in numpyro, `condition` replaces observations, `substitute` does not
             if not isinstance(data, dict):
                 raise NotImplementedError(
                     f"handlers.{kind} around a scan is supported with a dict of stacked values, "

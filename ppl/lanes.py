@@ -69,12 +69,12 @@ def sample(distribution: dist.Distribution, key: Array, lane: Int[Array, ""]) ->
     all_shared = [False] * len(fixed)
 
     @custom_vmap
-    def draw(dynamic: list, key: Array, lane: Array) -> Array:
-        del lane
+    def draw(dynamic: list, key: Array, lane: Any) -> Array:
+        del lane  # a constant where lanes have keys of their own
         return _draw_alone(key, rebuild(dynamic, fixed))
 
     @draw.def_vmap
-    def draw_all(num_lanes: int, batched: list, dynamic: list, key: Array, lane: Array):
+    def draw_all(num_lanes: int, batched: list, dynamic: list, key: Array, lane: Any):
         del lane
         axes = _Axes(rebuild(batched[0], all_shared), num_lanes)
         if batched[1]:

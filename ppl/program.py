@@ -31,12 +31,14 @@ class Program(eqx.Module):
         arrays: array arguments, dynamic: new data of the same shapes need no compilation.
         settings: all other arguments, static.
         fixed: sites fixed by `at`, with their values.
+        data: values of observed sites that replace those of the arguments, see `observing`.
     """
 
     model: Callable = eqx.field(static=True)
     arrays: PyTree
     settings: "_Static" = eqx.field(static=True)
     fixed: dict[str, Array]
+    data: dict[str, Array] = eqx.field(default_factory=dict)
 
     @property
     def args(self) -> tuple:
@@ -69,10 +71,13 @@ class Program(eqx.Module):
 
     def at_fixed(self) -> Callable:
         """The model with the sites of `at` replaced by constants of no density."""
+        model = self.model
+        if self.data:
+            model = numpyro.handlers.condition(model, data=self.data)
         if not self.fixed:
-            return self.model
+            return model
         return numpyro.handlers.block(
-            numpyro.handlers.substitute(self.model, data=self.fixed), hide=list(self.fixed)
+            numpyro.handlers.substitute(model, data=self.fixed), hide=list(self.fixed)
         )
 
     def sites(self) -> dict[str, "Site"]:
@@ -135,7 +140,30 @@ class Program(eqx.Module):
         sites = self.sites()
         latent = {name: site for name, site in sites.items() if site.role == "latent"}
         fixed = {**self.fixed, **check_values(values, latent, "latent sites")}
-        return Program(self.model, self.arrays, self.settings, fixed)
+        return Program(self.model, self.arrays, self.settings, fixed, self.data)
+
+    def observing(self, data: Mapping[str, ArrayLike]) -> "Program":
+        """The program with other values at observed sites; its arguments stay.
+
+        Sites in a scan are stacked over time. For simulated data, see `jurax.ppl.predictive`.
+
+        Raises:
+            ValueError: for names that are not observed sites, and for values of another shape.
+
+        Example:
+            >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+            >>> def model(y):
+            ...     mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+            ...     numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+            >>> values = {"mean": jnp.array(0.0)}
+            >>> first = bind(model, jnp.array([0.0])).observing({"y": jnp.array([2.0])})
+            >>> second = bind(model, jnp.array([2.0]))
+            >>> float(first.log_density(values)) == float(second.log_density(values))
+            True
+        """
+        sites = {name: site for name, site in self.sites().items() if site.role == "observed"}
+        data = {**self.data, **check_values(data, sites, "observed sites")}
+        return Program(self.model, self.arrays, self.settings, self.fixed, data)
 
     def process(self, state: tuple[str, ...] | None = None) -> AbstractProcess:
         """The program as a process, `jurax.ppl.sequential(self, state=state)`."""

@@ -1,15 +1,10 @@
 """Checkpoints of a run: the state after a step, and what a run must agree with to resume from it.
 
-Files are NumPy archives of plain arrays: no pickles, no code. They are written to a neighbour and
-renamed, so that a killed run leaves the last complete state.
+A killed run leaves the last complete state: files are written in one piece (`jurax.ppl.npz`).
 """
 
 import dataclasses
 import hashlib
-import json
-import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from jurax.inference.loop import Run
-from jurax.ppl import AbstractProcess, leaves
+from jurax.ppl import AbstractProcess, leaves, npz
 
 HASHED_WHOLE = 2**20  # bytes; of larger arrays (weights of a model) a sample is taken
 
@@ -38,15 +33,8 @@ def fingerprint(key: Array, process: AbstractProcess, algorithm: Any, budget: An
 
 def keep(path: Path, title: str, current: Run) -> None:
     """Write the state atomically."""
-    arrays: dict[str, Any] = {
-        str(i): leaves.encode(x) for i, x in enumerate(jax.tree.leaves(current))
-    }
-    arrays["title"] = np.array(json.dumps(title))
-    temporary = path.with_name(path.name + ".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(temporary, path)
+    arrays = {str(i): leaves.encode(x) for i, x in enumerate(jax.tree.leaves(current))}
+    npz.write(path, arrays, title, compress=False)
 
 
 def restore(path: Path, title: str, like: Run) -> Run:
@@ -55,14 +43,7 @@ def restore(path: Path, title: str, like: Run) -> Run:
     Raises:
         ValueError: if the file is damaged or belongs to another run.
     """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-        written_by = json.loads(str(found.pop("title")))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path} is not a checkpoint or is damaged; delete it to start anew: {error}"
-        ) from error
+    found, written_by = npz.read(path, "a checkpoint, or is damaged; delete it to start anew")
     expected, structure = jax.tree.flatten(like)
     arrays = [found[name] for name in map(str, range(len(expected))) if name in found]
     is_whole = len(arrays) == len(expected) and all(map(_fits, arrays, expected))

@@ -1,10 +1,6 @@
 """Posteriors on disk and in ArviZ. Files are NumPy archives: no pickles, no code."""
 
 import importlib.metadata
-import json
-import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +8,7 @@ import jax
 import jax.core
 import numpy as np
 
-from jurax.ppl import leaves
+from jurax.ppl import leaves, npz
 
 FORMAT = "jurax-posterior-1"
 PACKAGES = ("jurax", "jax", "equinox", "numpyro")
@@ -40,7 +36,7 @@ def unflatten(arrays: dict[str, Any], prefix: str) -> Any:
 
 
 def save(posterior: Any, path: Path) -> None:
-    """Write to a temporary neighbour, then rename."""
+    """Write arrays, target, layout and versions."""
     arrays = {}
     for name in ("particles", "log_weights", "log_evidence", "info", "cost", "history"):
         arrays |= flatten(getattr(posterior, name), name)
@@ -53,24 +49,14 @@ def save(posterior: Any, path: Path) -> None:
         "objects": [name for name, leaf in arrays.items() if leaves.is_host(leaf)],
     }
     arrays = {name: leaves.encode(leaf) for name, leaf in arrays.items()}
-    arrays["header"] = np.array(json.dumps(header))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(temporary, path)
+    npz.write(path, arrays, header, compress=True)
 
 
 def load(posterior_class: type, history_class: type, path: Path) -> Any:
     """Read what `save` wrote; a file of another kind is refused by name."""
     from jurax.ppl.cost import Cost
 
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(str(arrays.pop("header")))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a posterior written by Posterior.save: {error}") from error
+    arrays, header = npz.read(path, "a posterior written by Posterior.save")
     if header.get("format") != FORMAT:
         raise ValueError(f"{path} has format {header.get('format')!r}; expected {FORMAT!r}")
     objects = header.get("objects", ())

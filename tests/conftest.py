@@ -5,6 +5,7 @@ so that two tests share no noise and the order of tests does not matter. A faili
 seed.
 """
 
+import gc
 import os
 import zlib
 from collections.abc import Iterator
@@ -81,6 +82,19 @@ def strict_rank_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
     marker = request.node.get_closest_marker("rank_promotion")
     with jax.numpy_rank_promotion(marker.args[0] if marker else "raise"):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_maps() -> Iterator[None]:
+    """Drop compiled programs before the kernel's bound on memory maps (65,530 on Linux) is near.
+
+    Each program takes dozens of maps; XLA crashes where one more is refused.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,13 @@ def test_readme_example_prints_a_posterior(capsys: pytest.CaptureFixture[str]) -
     assert printed.splitlines()[1] == str(distribution).splitlines()[0]
 
 
+@pytest.mark.parametrize("name", ["models/language/README.md", "models/state_space/README.md"])
+def test_examples_of_the_folders_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = python_blocks(name)
+    exec(compile(code, name, "exec"), {})
+    assert capsys.readouterr().out
+
+
 def test_contributing_skeleton_passes_its_own_test() -> None:
     scope: dict = {}
     for block in python_blocks("CONTRIBUTING.md"):

@@ -17,7 +17,6 @@ stores in the header of OUTPUT
 Shape letters: B problems, N samples, T steps, K answers.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -27,75 +26,28 @@ import jax.numpy as jnp
 import numpy as np
 import typer
 from jaxtyping import Array, Bool, Float
-from rich.progress import track
 
-from jurax.inference import BestOfN, infer
-from jurax.models.language import regchain
+from jurax.models.language import labelled_samples, regchain
 from jurax.models.language.decoder import Decoder
 from jurax.models.language.default import TOKENIZER, load_policy
+from jurax.models.language.labelled_samples import Samples
 from jurax.models.language.likelihood_reward import LikelihoodReward
-from jurax.models.language.reasoning import FORMULAS, Reasoning, log_potentials
-from jurax.models.language.regchain_check import liveness
+from jurax.models.language.reasoning import FORMULAS, log_potentials
 from jurax.models.language.saving import load_model, save_model
 
 GRID = np.concatenate([np.arange(0, 2, 0.01), np.arange(2, 10, 0.05)])
 FLOOR = -3.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Samples:
-    """A pool: `scores` (NaN = no step) and `live` `(B, N, T)`, `right` and `answers` `(B, N)`."""
-
-    scores: np.ndarray
-    live: np.ndarray
-    right: np.ndarray
-    answers: np.ndarray
-
-
 def draw(policy: Path, reward: Path, num_problems: int, num_samples: int, seed: int) -> Samples:
-    """Sample validation problems and label every prefix."""
-    model = load_policy(policy)
+    """Labelled samples of validation problems, with the bare score of the reward as log-odds."""
     transformer, _ = load_model(reward)
     raw = LikelihoodReward(
         Decoder.of(transformer), TOKENIZER, slope=1.0, intercept=0.0, floor=FLOOR
     )
     problems = regchain.problems("validation", num_problems, seed)
-    problems.sort(key=lambda p: p.num_steps)
-    batches = [problems[i : i + 25] for i in range(0, len(problems), 25)]
-    found = []
-    for i, batch in enumerate(track(batches, "sampling")):
-        process = Reasoning(model, raw, [p.prompt for p in batch], reward_target="odds", strength=1)
-        key = jax.random.fold_in(jax.random.key(seed), i)
-        posterior = infer(key, process, BestOfN(num_samples, history=False))
-        particles = jax.tree.map(np.asarray, posterior.particles)
-        found += [label(process, p, particles, b) for b, p in enumerate(batch)]
-    return Samples(*(np.stack(x) for x in zip(*found, strict=True)))
-
-
-def label(process: Reasoning, problem: regchain.Problem, particles: dict, b: int):
-    """Scores, liveness, rightness and answers of the samples of one problem."""
-    scores = particles["log_odds"][b]
-    live = np.zeros(scores.shape, bool)
-    answers = np.full(len(scores), "", object)
-    for n in range(len(scores)):
-        row = {name: x[b, n] for name, x in particles.items()}
-        text = process.text(row)
-        answers[n] = process.answer(row) or ""
-        for t, prefix in enumerate(prefixes(text)[: scores.shape[1]]):
-            live[n, t] = liveness(problem, prefix)
-    return scores, live, answers == problem.answer, answers
-
-
-def prefixes(text: str) -> list[str]:
-    """The text up to each step end.
-
-    Example:
-        >>> prefixes("a ; b ; # 1 <end>")
-        ['a ;', 'a ; b ;', 'a ; b ; # 1 <end>']
-    """
-    words = text.split()
-    ends = [i + 1 for i, word in enumerate(words) if word in (";", "<end>")]
-    return [" ".join(words[:end]) for end in ends]
+    key = jax.random.key(seed)
+    return labelled_samples.draw(key, load_policy(policy), raw, problems, num_samples)
 
 
 def fit_logistic(x: Float[np.ndarray, " n"], y: Bool[np.ndarray, " n"], num_steps: int = 30):
@@ -144,10 +96,10 @@ def fit_strength(
 
 def calibrate(samples: Samples) -> dict:
     """Everything that the header of a reward stores."""
-    exists = ~np.isnan(samples.scores)
+    exists = samples.exists
     slope, intercept = fit_logistic(samples.scores[exists], samples.live[exists])
     log_odds = intercept + slope * jnp.asarray(samples.scores)
-    num_answers = len(np.unique(samples.answers.astype(str)))
+    num_answers = len(np.unique(samples.answers.astype(str)))  # no answer is one of them
     strengths = {
         name: fit_strength(log_potentials(name, log_odds), samples.right, num_answers)
         for name in FORMULAS

@@ -5,48 +5,18 @@ wrong, many samples contain the truth, voting cannot find it, and the reward is 
 imperfect. The reward is judged *inside* a problem (right against wrong samples of the same one):
 a pooled AUC can come from the difficulty of problems alone.
 
-Shape letters: B problems, N samples of each, T tokens of a solution.
+Shape letters: B problems, N samples of each, T steps.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
-from jurax.models.language.cache import start
+from jurax.models.language.labelled_samples import Samples, draw
+from jurax.models.language.model import AbstractLanguageModel, AbstractReward
 from jurax.models.language.regchain import Problem
-from jurax.models.language.regchain_check import extract_answer, liveness
-from jurax.models.language.regchain_corpus import TOKENS_PER_STEP
-from jurax.models.language.tokenizer import END, PAD, STEP, decode, encode
-from jurax.models.language.transformer import Transformer
-
-CLIP = -3.0
-
-
-class Pool(NamedTuple):
-    """Samples of the policy with their labels and reward scores.
-
-    Attributes:
-        tokens: int [B, N, T], padded with <pad>.
-        right: bool [B, N], finished with the right answer.
-        answers: object [B, N], text or None.
-        scores: float [B, N, T], running sum of clipped log-probabilities under the reward.
-        live: bool [B, N, T], liveness of the prefix at the tokens that end a step.
-        ends: bool [B, N, T], tokens `;` inside the solution.
-    """
-
-    tokens: np.ndarray
-    right: np.ndarray
-    answers: np.ndarray
-    scores: np.ndarray
-    live: np.ndarray
-    ends: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,148 +78,39 @@ class Gates:
 
 def measure(
     key: Array,
-    policy: Transformer,
-    reward: Transformer,
+    model: AbstractLanguageModel,
+    reward: AbstractReward,
     problems: Sequence[Problem],
     *,
     num_samples: int = 64,
-    batch: int = 25,
 ) -> Gates:
-    """Sample a pool and compute the figures. `key` is consumed."""
-    return summarize(problems, draw_pool(key, policy, reward, problems, num_samples, batch))
+    """Draw samples and compute the figures; consumes `key`."""
+    return summarize(problems, draw(key, model, reward, problems, num_samples))
 
 
-def draw_pool(
-    key: Array,
-    policy: Transformer,
-    reward: Transformer,
-    problems: Sequence[Problem],
-    num_samples: int = 64,
-    batch: int = 25,
-) -> Pool:
-    """Samples at temperature 1, scored by the reward; `batch` problems at a time."""
-    max_tokens = TOKENS_PER_STEP * max(p.num_steps for p in problems) + 3
-    tokens, lengths = pad_prompts(problems)
-    # Problems of one length run together: rows of a batch end at the same time.
-    order = np.argsort([p.num_steps for p in problems], kind="stable")
-    solutions = np.zeros((len(problems), num_samples, max_tokens), np.int32)
-    scores = np.zeros(solutions.shape, np.float32)
-    for i in range(0, len(problems), batch):
-        rows = np.resize(order[i : i + batch], batch)  # the last batch is filled up by repetition
-        prompts = (jnp.asarray(tokens[rows]), jnp.asarray(lengths[rows]))
-        drawn = sample(jax.random.fold_in(key, i), policy, *prompts, num_samples, max_tokens)
-        solutions[rows], scores[rows] = drawn, score(reward, *prompts, drawn)
-    return _label(problems, solutions, scores)
-
-
-def pad_prompts(problems: Sequence[Problem]) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts [B, P] padded at the right, and their lengths [B]."""
-    ids = [encode(problem.prompt) for problem in problems]
-    lengths = np.array([len(x) for x in ids], np.int32)
-    tokens = np.full((len(ids), lengths.max()), PAD, np.int32)
-    for row, x in zip(tokens, ids, strict=True):
-        row[: len(x)] = x
-    return tokens, lengths
-
-
-def sample(
-    key: Array,
-    model: Transformer,
-    prompts: Int[Array, "B P"],
-    lengths: Int[Array, " B"],
-    num_samples: int,
-    max_tokens: int,
-) -> Int[Array, "B N T"]:
-    """Solutions drawn from the model at temperature 1, padded after <end>."""
-    graphdef, params = nnx.split(model)
-    return _sample(graphdef, num_samples, max_tokens, key, params, prompts, lengths)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _sample(graphdef, num_samples, max_tokens, key, params, prompts, lengths):
-    model = nnx.merge(graphdef, params)
-    logits, read = model(prompts, counts=lengths)
-    cache = start(read, num_samples, max_tokens)
-    last = jnp.take_along_axis(logits, lengths[:, None, None] - 1, axis=1)[:, 0]
-    rows = prompts.shape[0] * num_samples
-    tokens = jnp.full((rows, max_tokens), PAD, jnp.int32)
-
-    def unfinished(carry):
-        time, _, _, _, done = carry
-        return (time < max_tokens) & ~done.all()
-
-    def advance(carry):
-        time, tokens, logits, cache, done = carry
-        drawn = jax.random.categorical(jax.random.fold_in(key, time), logits)
-        drawn = jnp.where(done, PAD, drawn)
-        tokens = tokens.at[:, time].set(drawn)
-        logits, cache = model(drawn[:, None], cache)
-        return time + 1, tokens, logits[:, 0], cache, done | (drawn == END)
-
-    begin = (0, tokens, jnp.repeat(last, num_samples, axis=0), cache, jnp.zeros(rows, bool))
-    tokens = jax.lax.while_loop(unfinished, advance, begin)[1]
-    return tokens.reshape(prompts.shape[0], num_samples, max_tokens)
-
-
-def score(
-    model: Transformer,
-    prompts: Int[Array, "B P"],
-    lengths: Int[Array, " B"],
-    solutions: Int[Array, "B N T"],
-) -> Float[Array, "B N T"]:
-    """Running sum of max(log p(token | prefix), -3) over the tokens of each solution."""
-    graphdef, params = nnx.split(model)
-    return _score(graphdef, params, prompts, lengths, solutions)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _score(graphdef, params, prompts, lengths, solutions):
-    model = nnx.merge(graphdef, params)
-    logits, read = model(prompts, counts=lengths)
-    last = jnp.take_along_axis(logits, lengths[:, None, None] - 1, axis=1)
-    num_samples, num = solutions.shape[1:]
-    tokens = solutions.reshape(-1, num)
-    logits, _ = model(tokens[:, :-1], start(read, num_samples, num - 1))
-    logits = jnp.concatenate([jnp.repeat(last, num_samples, axis=0), logits], axis=1)
-    log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
-    clipped = jnp.where(tokens == PAD, 0.0, jnp.maximum(log_probs, CLIP))
-    return jnp.cumsum(clipped, axis=1).reshape(solutions.shape)
-
-
-def _label(problems: Sequence[Problem], tokens: np.ndarray, scores: np.ndarray) -> Pool:
-    answers = np.full(tokens.shape[:2], None, object)
-    live = np.zeros(tokens.shape, bool)
-    ends = tokens == STEP
-    for b, n in np.ndindex(*tokens.shape[:2]):
-        answers[b, n] = extract_answer(decode(tokens[b, n]))
-        for t in np.flatnonzero(ends[b, n]):
-            live[b, n, t] = liveness(problems[b], tokens[b, n, : t + 1])
-    right = answers == np.array([[p.answer] for p in problems], object)
-    return Pool(tokens, right, answers, scores, live, ends)
-
-
-def summarize(problems: Sequence[Problem], pool: Pool) -> Gates:
-    """The figures of a pool."""
-    share = pool.right.mean(axis=1)
-    steps = np.array([p.num_steps for p in problems])
-    final = pool.scores[:, :, -1]
+def summarize(problems: Sequence[Problem], samples: Samples) -> Gates:
+    """The figures of labelled samples."""
+    right, final = samples.right, samples.final_scores
+    share = right.mean(axis=1)
+    lengths = np.array([p.num_steps for p in problems])
     mixed = (share >= 0.045) & (share <= 0.955)
-    inside = [auc(final[b], pool.right[b]) for b in np.flatnonzero(mixed)]
-    best = _best_of(final, pool.right, 16)
+    inside = [auc(final[b], right[b]) for b in np.flatnonzero(mixed)]
+    best = _best_of(final, right, 16)
     gain = best - share
     error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan
+    steps = _instruction_steps(samples)
     return Gates(
         num_problems=len(problems),
-        num_samples=pool.right.shape[1],
-        finished=float((pool.answers != np.array(None)).mean()),
+        num_samples=right.shape[1],
+        finished=float((samples.answers != np.array(None)).mean()),
         pass_at_1=float(share.mean()),
-        pass_at_1_by_length={int(m): float(share[steps == m].mean()) for m in np.unique(steps)},
-        coverage=float(pool.right.any(axis=1).mean()),
-        majority=float(np.mean([_vote(*x) for x in zip(pool.answers, pool.right, strict=True)])),
+        pass_at_1_by_length={int(m): float(share[lengths == m].mean()) for m in np.unique(lengths)},
+        coverage=float(right.any(axis=1).mean()),
+        majority=float(np.mean([_vote(*x) for x in zip(samples.answers, right, strict=True)])),
         outcome_auc=float(np.mean(inside)) if inside else np.nan,
-        outcome_auc_pooled=auc(final.ravel(), pool.right.ravel()),
-        step_auc=auc(pool.scores[pool.ends], pool.live[pool.ends]),
-        step_auc_inside=_step_auc_inside(pool),
+        outcome_auc_pooled=auc(final.ravel(), right.ravel()),
+        step_auc=auc(samples.scores[steps], samples.live[steps]),
+        step_auc_inside=_step_auc_inside(samples, steps),
         best_of_16=float(best.mean()),
         best_of_16_gain=float(gain.mean() / error) if error else np.nan,
         success_histogram=_histogram(share),
@@ -270,13 +131,21 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(below.mean() / (2 * len(wrong)))
 
 
-def _step_auc_inside(pool: Pool) -> float:
-    number = np.cumsum(pool.ends, axis=-1)
-    found = []
-    for b in range(len(pool.ends)):
-        for step in range(1, number[b].max() + 1):
-            here = pool.ends[b] & (number[b] == step)
-            found.append(auc(pool.scores[b][here], pool.live[b][here]))
+def _instruction_steps(samples: Samples) -> np.ndarray:
+    """Steps that were made, without the answer step of finished samples, `(B, N, T)`."""
+    number = np.cumsum(samples.exists, axis=-1)
+    last = samples.exists & (number == number[..., -1:])
+    finished = samples.answers != np.array(None)
+    return samples.exists & ~(last & finished[..., None])
+
+
+def _step_auc_inside(samples: Samples, steps: np.ndarray) -> float:
+    found = [
+        auc(samples.scores[b, here, t], samples.live[b, here, t])
+        for b in range(steps.shape[0])
+        for t in range(steps.shape[2])
+        if (here := steps[b, :, t]).any()
+    ]
     return float(np.nanmean(found)) if not np.all(np.isnan(found)) else float("nan")
 
 

@@ -15,9 +15,8 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from jurax.models.language.results import Arrays, finite, to_json
+from jurax.ppl import npz
 
 FORMAT = "jurax-run-1"
 NOT_COMPARED = ("versions",)
@@ -58,17 +57,11 @@ class RunFolder:
 
     def write_part(self, name: str, arrays: Arrays, header: dict[str, Any]) -> None:
         """Keep a batch: arrays, and a header of plain JSON values."""
-        path = self._part(name)
-        temporary = path.with_name(path.name + ".partial")
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, header=np.array(to_json(header)), **arrays)
-        os.replace(temporary, path)
+        npz.write(self._part(name), arrays, json.loads(to_json(header)), compress=True)
 
     def read_part(self, name: str) -> tuple[Arrays, dict[str, Any]]:
-        """A batch that `write_part` kept."""
-        with np.load(self._part(name), allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-        return arrays, json.loads(str(arrays.pop("header")))
+        """A batch that `write_part` kept; ValueError if it is damaged."""
+        return npz.read(self._part(name), "a finished batch; delete it to run it again")
 
     def append(self, name: str, lines: list[dict]) -> None:
         """Add lines to a file of JSON lines, at once."""

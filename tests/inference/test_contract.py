@@ -245,7 +245,14 @@ def test_dead_populations_stay_dead(name: str, key: Array) -> None:
     np.testing.assert_array_equal(stepped.particles.prefix, dead.particles.prefix)
 
 
-@pytest.mark.parametrize("name", [n for n in KERNELS if n != "repeat"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        n if n == "when" else pytest.param(n, marks=pytest.mark.slow)
+        for n in KERNELS
+        if n != "repeat"
+    ],
+)
 def test_packed_problems_do_not_touch_each_other(name: str, key: Array) -> None:
     assert_packed_equals_alone(lambda key, process: one_step(KERNELS[name], key, process), key)
 
@@ -256,7 +263,14 @@ def one_step(kernel, key, process):
     return population
 
 
-@pytest.mark.parametrize("name", ["filter", "filter, residual", "importance"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "filter",
+        pytest.param("filter, residual", marks=pytest.mark.slow),
+        pytest.param("importance", marks=pytest.mark.slow),
+    ],
+)
 def test_packed_runs_do_not_touch_each_other(name: str, key: Array) -> None:
     algorithm = ALGORITHMS[name][0](6)
 

@@ -135,6 +135,7 @@ def test_unique_ancestors_are_counted() -> None:
 # -------------------------------------------------------------------- standard errors
 
 
+@pytest.mark.slow
 def test_standard_errors_are_those_of_replicates(seed: int) -> None:
     """At N = 1,000 the reported error is the spread of independent runs, within a factor 1.6."""
     language = Language.draw(seed=7, num_symbols=2, depth=4, stop=True)

@@ -79,6 +79,7 @@ def test_packing_and_order_do_not_matter_in_x64(x64) -> None:
     assert same_particles(models, 8) == 1.0
 
 
+@pytest.mark.slow
 def test_packing_and_order_hardly_matter_in_float32(models) -> None:
     # 384 particles; a near tie may turn one of them.
     assert same_particles(models, 64) >= 0.999

@@ -6,33 +6,27 @@ import pytest
 
 from jurax.inference import BestOfN, infer
 from jurax.models.language import DialledReward, NoisyExecutor, Reasoning, gates, regchain
-from jurax.models.language.default import WEIGHTS
-from jurax.models.language.saving import load_model
+from jurax.models.language.default import load_default
+from jurax.models.language.labelled_samples import Samples
 
 
 @pytest.mark.slow
-@pytest.mark.rank_promotion("allow")
 def test_shipped_models_pass_the_gates_on_300_unseen_problems() -> None:
-    policy, _ = load_model(WEIGHTS / "policy.safetensors")
-    reward, _ = load_model(WEIGHTS / "reward.safetensors")
     problems = regchain.problems("test", 300, seed=0)
-    found = gates.measure(jax.random.key(0), policy, reward, problems, num_samples=64)
+    found = gates.measure(jax.random.key(0), *load_default(), problems, num_samples=64)
     assert found.failures() == [], found
 
 
 def test_a_bad_pool_is_reported_gate_by_gate() -> None:
     """Every sample right: nothing to find, nothing to select."""
     problems = regchain.problems("validation", 8, seed=0)
-    shape = (8, 16, 5)
-    pool = gates.Pool(
-        tokens=np.zeros(shape, np.int32),
-        right=np.ones(shape[:2], bool),
+    samples = Samples(
+        scores=np.zeros((8, 16, 5), np.float32),
+        live=np.ones((8, 16, 5), bool),
+        right=np.ones((8, 16), bool),
         answers=np.array([[p.answer] * 16 for p in problems], object),
-        scores=np.zeros(shape, np.float32),
-        live=np.ones(shape, bool),
-        ends=np.zeros(shape, bool),
     )
-    failures = " ".join(gates.summarize(problems, pool).failures())
+    failures = " ".join(gates.summarize(problems, samples).failures())
     for gate in ("pass@1 is", "majority is", "outcome AUC", "best-of-16"):
         assert gate in failures, failures
 

@@ -95,3 +95,12 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "write_text", refuse)
     with pytest.raises(ValueError, match="cannot write to the output folder .*Permission denied"):
         RunFolder(tmp_path / "out", RUN)
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, RUN)
+    folder.write_part("one", {"x": np.zeros(3)}, {})
+    part = tmp_path / "parts" / "one.npz"
+    part.write_bytes(part.read_bytes()[:40])
+    with pytest.raises(ValueError, match="one.npz is not a finished batch; delete it to run it"):
+        folder.read_part("one")

@@ -1,12 +1,13 @@
-"""Kernels made of kernels: `when` a condition holds, `repeat` until the process ends."""
+"""Kernels made of kernels: `when` a condition holds, `repeat` until the process ends, `mixture`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
 
-from jurax.inference.kernel import AbstractKernel, Info, active_rows
+from jurax.inference.kernel import AbstractKernel, Info, active_rows, merge
 from jurax.ppl import Population, random
 
 
@@ -111,9 +112,76 @@ class repeat(AbstractKernel):  # noqa: N801
         return run.population, {**run.info, "cost": run.cost}
 
 
+class MixedKernels(AbstractKernel):
+    """One of `kernels` at each step, drawn with `probabilities`; built by `mixture`."""
+
+    kernels: tuple[AbstractKernel, ...]
+    probabilities: Float[Array, " K"] = eqx.field(converter=jnp.asarray)
+
+    def step(self, key, population, process):
+        """Draw a kernel and make its step; consumes `key`."""
+        key_choice, key_step = random.split(key)
+        choice = random.categorical(key_choice, jnp.log(self.probabilities))
+        branches = [self._branch(kernel, process) for kernel in self.kernels]
+        if process.hosted:
+            return branches[int(choice)](key_step, population)
+        return jax.lax.switch(choice, branches, key_step, population)
+
+    def idle_info(self, population):
+        """The idle infos of all kernels."""
+        info = {}
+        for kernel in self.kernels:
+            info = merge(info, kernel.idle_info(population))
+        return info
+
+    def _branch(self, kernel: AbstractKernel, process):
+        def step(key, population):
+            stepped, info = kernel.step(key, population, process)
+            return stepped, {**self.idle_info(population), **info}
+
+        return step
+
+
+def mixture(kernels: Sequence, probabilities: Sequence[float] | ArrayLike | None = None):
+    """One of several kernels at each step, drawn with fixed probabilities.
+
+    The draw does not look at the population or the chain, so a mixture of preserving kernels is
+    preserving, and a mixture of kernels that leave a law invariant leaves it invariant (Tierney
+    1994, section 2.4).
+
+    Args:
+        kernels: kernels of populations, or Markov kernels such as `RWMH()` and `HMC()`.
+        probabilities: of each; equal if None.
+
+    Example:
+        >>> from jurax.inference import HMC, RWMH
+        >>> mixture([RWMH(), HMC()], [0.25, 0.75]).target_acceptance
+        (0.234, 0.8)
+    """
+    from jurax.inference.mcmc.cycle import MixedChains
+    from jurax.inference.mcmc.kernel import AbstractMCMCKernel
+
+    kernels = tuple(kernels)
+    weights = jnp.ones(len(kernels)) if probabilities is None else jnp.asarray(probabilities, float)
+    if not kernels or weights.shape != (len(kernels),):
+        raise ValueError(
+            f"mixture expects kernels and a probability for each, got {len(kernels)} kernels and "
+            f"probabilities of shape {weights.shape}"
+        )
+    if bool(jnp.any(weights < 0)) or not bool(jnp.sum(weights) > 0):
+        raise ValueError(f"probabilities must be positive, got {weights.tolist()}")
+    for kind, mixed in ((AbstractMCMCKernel, MixedChains), (AbstractKernel, MixedKernels)):
+        if all(isinstance(kernel, kind) for kernel in kernels):
+            return mixed(kernels, weights / jnp.sum(weights))
+    raise TypeError(
+        "mixture expects kernels of populations (Resample(), Extend(), Move(...)) or Markov "
+        f"kernels (RWMH(), HMC()), not both, got {[type(k).__name__ for k in kernels]}"
+    )
+
+
 def step_key(key, time):
     """The key of one step: folded, so that step t draws the same however many were run before."""
     return random.fold_in(key, time)
 
 
-__all__ = ["Info", "ess_below", "repeat", "step_key", "when"]
+__all__ = ["Info", "ess_below", "mixture", "repeat", "step_key", "when"]

@@ -10,7 +10,9 @@ from jaxtyping import Array
 
 from jurax.inference import stepwise
 from jurax.ppl import AbstractProcess, Cost, Posterior
-from jurax.ppl.population import INVALID
+from jurax.ppl.population import INVALID, NO_START
+from jurax.ppl.program import Program
+from jurax.ppl.sequential import SequentialProgram
 
 
 def infer(
@@ -44,15 +46,15 @@ def infer(
         TypeError: if `target` is not a process or bound program, or `algorithm` not an algorithm.
         ValueError: if a potential was NaN or +inf and `throw` is set.
     """
-    process = as_process(target)
     if isinstance(algorithm, type) or not hasattr(algorithm, "run"):
         raise TypeError(
             f"algorithm must be an algorithm such as ParticleFilter(num_particles=100), "
             f"got {algorithm!r}; a bare kernel makes single steps: use its init and step"
         )
+    process = as_target(target, algorithm)
     key = check_key(key, process)
     started = time.perf_counter()
-    if process.hosted or progress or checkpoint is not None:
+    if getattr(process, "hosted", False) or progress or checkpoint is not None:
         posterior = stepwise.run(
             key, process, algorithm, budget=budget, progress=progress, checkpoint=checkpoint
         )
@@ -68,6 +70,22 @@ def _compiled(key: Array, process: AbstractProcess, algorithm: Any, budget: Cost
     return algorithm.run(key, process, budget)
 
 
+def as_target(target: Any, algorithm: Any) -> Any:
+    """What the algorithm works on: a whole program where it takes one, else a process."""
+    if not getattr(algorithm, "takes_programs", False):
+        return as_process(target)
+    if isinstance(target, SequentialProgram):
+        return target.program
+    if isinstance(target, Program):
+        return target
+    if getattr(algorithm, "takes_processes", False):
+        return as_process(target)
+    raise TypeError(
+        f"{type(algorithm).__name__} works on the joint density of a whole program: pass "
+        f"jurax.ppl.bind(model, ...), got {type(target).__name__}"
+    )
+
+
 def as_process(target: Any) -> AbstractProcess:
     """The process of a target; a bound program becomes one by its scan."""
     if isinstance(target, AbstractProcess):
@@ -80,16 +98,17 @@ def as_process(target: Any) -> AbstractProcess:
     )
 
 
-def check_key(key: Any, process: AbstractProcess) -> Array:
+def check_key(key: Any, process: AbstractProcess | Program) -> Array:
     """A typed key of the batch shape of the process."""
     if not (isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError("key must be a typed key, for instance jax.random.key(0)")
-    if key.shape == () and process.batch_shape:
-        return jax.random.split(key, process.batch_shape)
-    if key.shape != process.batch_shape:
+    batch_shape = getattr(process, "batch_shape", ())
+    if key.shape == () and batch_shape:
+        return jax.random.split(key, batch_shape)
+    if key.shape != batch_shape:
         raise ValueError(
-            f"key has shape {key.shape}; this process packs problems of shape "
-            f"{process.batch_shape} and takes one key for each, or a single key to split"
+            f"key has shape {key.shape}; this target packs problems of shape "
+            f"{batch_shape} and takes one key for each, or a single key to split"
         )
     return key
 
@@ -105,6 +124,13 @@ def finish(posterior: Posterior, started: float, throw: bool) -> Posterior:
             "a potential (reward) was NaN or +inf. Potentials must be finite or zero "
             "(log-increment -inf). Mend the potential, or pass throw=False to give such particles "
             "weight zero and see them in posterior.status"
+        )
+    if throw and bool((status == NO_START).any()):
+        raise ValueError(
+            "no point with a finite log density and gradient was found in 100 tries for each "
+            "chain: look for NaN or infinite data, for observations outside of the support of "
+            "their distribution, and for a prior that excludes the data; throw=False returns the "
+            "chains as they are"
         )
     seconds = time.perf_counter() - started
     return eqx.tree_at(lambda p: p.cost.seconds, posterior, seconds)

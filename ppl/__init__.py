@@ -15,3 +15,4 @@ from jurax.ppl.program import Program as Program
 from jurax.ppl.program import bind as bind
 from jurax.ppl.sequential import sequential as sequential
 from jurax.ppl.state_space import StateSpaceModel as StateSpaceModel
+from jurax.ppl.unconstrained import Unconstrained as Unconstrained

@@ -47,6 +47,18 @@ def families(ancestors: Int[Array, "T N"] | None, num_particles: int) -> np.ndar
     return np.unique(np.asarray(lineages(jnp.asarray(ancestors))), axis=0)
 
 
+def batches(num_chains: int, num_draws: int) -> np.ndarray:
+    """Batch of each draw of chains for batch lengths 1, 2, 4, ..., at least 8 a chain, `(G, C S)`.
+
+    Example:
+        >>> batches(1, 3).tolist()
+        [[0, 1, 2]]
+    """
+    lengths = [2**k for k in range(30) if k == 0 or 8 * 2**k <= num_draws]
+    draws, chains = np.arange(num_draws)[None], np.arange(num_chains)[:, None]
+    return np.stack([(draws // k + chains * num_draws).reshape(-1) for k in lengths])
+
+
 def num_unique(ancestors: Int[Array, "T N"]) -> Int[Array, " T1"]:
     """Number of distinct ancestors of the final population at each time 0..T."""
     ordered = jnp.sort(lineages(ancestors), axis=1)

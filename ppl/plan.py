@@ -109,7 +109,8 @@ def _survey(program: Program) -> _Survey:
     if len(stretches) == 1:
         raise ValueError(
             f"{program.name} has no numpyro.contrib.control_flow.scan, so it has no steps: write "
-            "its loop over time as a scan, or run the whole program, bind(model, ...), by MCMC"
+            "its loop over time as a scan, or run the whole program, bind(model, ...), by NUTS, "
+            "MCMC, TemperedSMC or IBIS"
         )
     before, step, after = stretches
     late = [*after.latent, *after.observed]

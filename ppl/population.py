@@ -17,12 +17,13 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jurax.ppl import weights
 
-OK, DEAD, INVALID, OUT_OF_BUDGET = 0, 1, 2, 3
+OK, DEAD, INVALID, OUT_OF_BUDGET, NO_START = 0, 1, 2, 3, 4
 STATUS = {
     OK: "ok",
     DEAD: "dead: every weight is zero",
     INVALID: "invalid: a log-weight increment was NaN or +inf; its particle was given weight zero",
     OUT_OF_BUDGET: "stopped: the budget does not allow another step",
+    NO_START: "no start: the log density was finite at none of the points that were tried",
 }
 
 

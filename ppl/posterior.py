@@ -1,6 +1,9 @@
 """Posterior: what an algorithm returns, as one pytree.
 
-Shape letters: B packed problems (absent for one problem), N particles, T steps.
+Draws of Markov chains have the axes (chain, draw) in place of one axis of particles; then
+`log_weights` has one axis more, `(*B, C, S)`, and is zero.
+
+Shape letters: B packed problems (absent for one problem), N particles, T steps, C chains, S draws.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -56,8 +59,10 @@ class Posterior(eqx.Module):
     """Weighted particles with their evidence, diagnostics and cost.
 
     Attributes:
-        particles: pytree with axes `(*B, N, ...)`; for programs a dict by site name.
-        log_weights: unnormalised log weights, `(*B, N)`. Used once: 0 after a final resampling.
+        particles: pytree with axes `(*B, N, ...)`, for chains `(*B, C, S, ...)`; for programs a
+            dict by site name.
+        log_weights: unnormalised log weights, `(*B, N)`, for chains `(*B, C, S)`. Used once: 0
+            after a final resampling.
         log_evidence: log Zhat, final weights included, `(*B,)`; NaN where it is not estimated.
         info: arrays by name, such as `ess` `(*B, T)`, `ancestors` `(*B, T, N)`, `resampled`,
             `num_steps` (extensions made) and `status` (codes of `STATUS`).
@@ -67,7 +72,7 @@ class Posterior(eqx.Module):
     """
 
     particles: PyTree
-    log_weights: Float[Array, "*B N"]
+    log_weights: Float[Array, "*BN"]
     log_evidence: Float[Array, "*B"]
     info: dict[str, Any]
     cost: Cost
@@ -77,9 +82,19 @@ class Posterior(eqx.Module):
     # ------------------------------------------------------------ summaries
 
     @property
+    def num_chains(self) -> int | None:
+        """C for draws of Markov chains, None for particles."""
+        is_chains = self.log_weights.ndim == self.log_evidence.ndim + 2
+        return self.log_weights.shape[-2] if is_chains else None
+
+    @property
     def ess(self) -> Float[Array, "*B"]:
-        """Effective sample size of the final weights, in particles."""
-        return weights.effective_sample_size(self.log_weights)
+        """Effective sample size of the final weights, in particles.
+
+        For chains the number of draws: how much these are worth depends on the function, see
+        `jurax.inference.diagnostics.summary`.
+        """
+        return weights.effective_sample_size(self._flat_weights())
 
     @property
     def status(self) -> str | list[str]:
@@ -88,13 +103,13 @@ class Posterior(eqx.Module):
         words = [STATUS[int(code)] for code in codes.reshape(-1)]
         return words if codes.ndim else words[0]
 
-    def normalized(self) -> Float[Array, "*B N"]:
-        """W_i = w_i / sum_j w_j."""
-        return weights.normalized(self.log_weights)
+    def normalized(self) -> Float[Array, "*BN"]:
+        """W_i = w_i / sum_j w_j, in the shape of `log_weights`."""
+        return weights.normalized(self._flat_weights()).reshape(self.log_weights.shape)
 
     def expectation(self, f: Callable[[PyTree], PyTree]) -> PyTree:
         """sum_i W_i f(x_i) for a traceable function of one particle."""
-        return weighted_mean(f, self.particles, self.normalized())
+        return weighted_mean(f, self._flat_particles(), weights.normalized(self._flat_weights()))
 
     def distribution(self, f: Callable[[PyTree], Hashable]) -> Distribution:
         """The posterior distribution of a discrete read-out, with Monte Carlo errors.
@@ -102,7 +117,8 @@ class Posterior(eqx.Module):
         P(v) = sum_i W_i 1{f(x_i) = v}. The standard error sums the weighted deviations of each
         family of particles with a common ancestor, SE^2 = sum_e (sum_{i in e} W_i (1{f(x_i) = v}
         - P(v)))^2 (Chan and Lai 2013), and takes the generation with the largest value, since
-        older generations have too few families (Olsson and Douc 2019).
+        older generations have too few families (Olsson and Douc 2019). For chains, batches of
+        successive draws take the place of families, and their lengths that of generations.
 
         Args:
             f: plain Python function of one particle, for instance `process.answer`.
@@ -112,7 +128,7 @@ class Posterior(eqx.Module):
         """
         self._single("distribution")
         values = [read_out(f, row) for row in self._rows()]
-        return summarize(values, np.asarray(self.normalized()), self._families())
+        return summarize(values, np.asarray(self.normalized()).reshape(-1), self._families())
 
     def sample(self, key: Array, n: int) -> PyTree:
         """Draw `n` particles with replacement, equally weighted; consumes `key`.
@@ -121,8 +137,8 @@ class Posterior(eqx.Module):
             ValueError: for packed problems and for a dead population.
         """
         self._single("sample")
-        index = storage.draw_rows(key, self.log_weights, n)
-        return jax.tree.map(lambda x: x[index], self.particles)
+        index = storage.draw_rows(key, self._flat_weights(), n)
+        return jax.tree.map(lambda x: x[index], self._flat_particles())
 
     def trajectories(self) -> PyTree:
         """Records of the ancestors of each final particle, axes `(N, T + 1, ...)`.
@@ -150,7 +166,7 @@ class Posterior(eqx.Module):
         """Export equally weighted draws to ArviZ (chain, draw, ...), with diagnostics.
 
         Weighted particles are resampled once with `key` (default `jax.random.key(0)`). If a
-        history was kept, draws are whole trajectories.
+        history was kept, draws are whole trajectories. Chains are exported as they are.
         """
         self._single("to_arviz")
         return storage.to_arviz(self, jax.random.key(0) if key is None else key)
@@ -179,13 +195,13 @@ class Posterior(eqx.Module):
         return self.log_evidence.shape[0]
 
     def __repr__(self) -> str:
-        shape = self.log_weights.shape
-        return f"Posterior({shape[-1]} particles, batch {shape[:-1]}, target={self.target!r})"
+        batch = self.log_evidence.shape
+        return f"Posterior({self._size()}, batch {batch}, target={self.target!r})"
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        rows = {"target": self.target, "particles": self.log_weights.shape[-1]}
+        rows = {"target": self.target, "size": self._size()}
         if self.log_evidence.ndim == 0:
             rows |= {
                 "log evidence": f"{float(self.log_evidence):.3f}",
@@ -195,18 +211,37 @@ class Posterior(eqx.Module):
         body = "".join(f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in rows.items())
         return f"<table>{body}</table>"
 
+    def _size(self) -> str:
+        length = self.log_weights.shape[-1]
+        if self.num_chains is None:
+            return f"{length} particles"
+        return f"{self.num_chains} chains of {length} draws"
+
+    def _flat_weights(self) -> Float[Array, "*B N"]:
+        """Log-weights with chains and draws on one axis."""
+        return self.log_weights.reshape(*self.log_evidence.shape, -1)
+
+    def _flat_particles(self) -> PyTree:
+        """Particles with chains and draws on one axis."""
+        if self.num_chains is None:
+            return self.particles
+        batch, rank = self.log_evidence.shape, self.log_weights.ndim
+        return jax.tree.map(lambda x: x.reshape(*batch, -1, *x.shape[rank:]), self.particles)
+
     def _single(self, method: str) -> None:
-        if self.log_weights.ndim > 1:
+        if self.log_evidence.ndim > 0:
             raise ValueError(
                 f"{method} works on one problem; this posterior packs {len(self)}: use posterior[i]"
             )
 
     def _rows(self):
-        particles = jax.tree.map(np.asarray, self.particles)
-        for i in range(self.log_weights.shape[-1]):
+        particles = jax.tree.map(np.asarray, self._flat_particles())
+        for i in range(self._flat_weights().shape[-1]):
             yield jax.tree.map(lambda x, i=i: x[i], particles)
 
     def _families(self) -> np.ndarray:
+        if self.num_chains is not None:
+            return genealogy.batches(*self.log_weights.shape)
         ancestors = self.info.get("ancestors")
         return genealogy.families(ancestors, self.log_weights.shape[-1])
 

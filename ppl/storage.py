@@ -81,14 +81,7 @@ def to_arviz(posterior: Any, key: jax.Array) -> Any:
     """Equally weighted draws and diagnostics as an ArviZ object (0.x or 1.x)."""
     import arviz
 
-    num = posterior.log_weights.shape[-1]
-    draws = posterior.trajectories() if posterior.history is not None else posterior.particles
-    index = draw_rows(key, posterior.log_weights, num)
-    drawn = _named(jax.tree.map(lambda x: x[index], draws))
-    groups = {
-        "posterior": {name: x[None] for name, x in drawn.items()},
-        "sample_stats": {"log_weights": np.asarray(posterior.log_weights)[None]},
-    }
+    groups = _groups_of_chains(posterior) if posterior.num_chains else _groups(posterior, key)
     major = int(importlib.metadata.version("arviz").split(".")[0])
     data = arviz.from_dict(groups) if major >= 1 else arviz.from_dict(**groups)
     attributes = {
@@ -99,6 +92,25 @@ def to_arviz(posterior: Any, key: jax.Array) -> Any:
     dataset = data["posterior"] if major >= 1 else data.posterior
     dataset.attrs.update(attributes)
     return data
+
+
+def _groups(posterior: Any, key: jax.Array) -> dict[str, dict[str, np.ndarray]]:
+    """Particles, resampled once, as one chain."""
+    num = posterior.log_weights.shape[-1]
+    draws = posterior.trajectories() if posterior.history is not None else posterior.particles
+    index = draw_rows(key, posterior.log_weights, num)
+    drawn = _named(jax.tree.map(lambda x: x[index], draws))
+    return {
+        "posterior": {name: x[None] for name, x in drawn.items()},
+        "sample_stats": {"log_weights": np.asarray(posterior.log_weights)[None]},
+    }
+
+
+def _groups_of_chains(posterior: Any) -> dict[str, dict[str, np.ndarray]]:
+    """Chains as they are, and every entry of the info that has an entry for each draw."""
+    shape = posterior.log_weights.shape
+    stats = {n: np.asarray(x) for n, x in posterior.info.items() if np.shape(x)[:2] == shape}
+    return {"posterior": _named(posterior.particles), "sample_stats": stats}
 
 
 def draw_rows(key: jax.Array, log_weights: jax.Array, num: int) -> jax.Array:

@@ -155,7 +155,8 @@ class ConditionalFilter(eqx.Module):
         row = random.categorical(key_pick, run.population.log_weights)
         length = gather_rows(run.population.particles.length, row[..., None])[..., 0]
         traced = trace_row(run.records, run.info["ancestors"], row)
-        return clear_beyond(traced, length), run, row
+        bare = eqx.tree_at(lambda r: r.population.particles, run, run.population.particles.inner)
+        return clear_beyond(traced, length), bare, row
 
 
 def trace_row(records: PyTree, ancestors: Array | None, row: Int[Array, "*B"]) -> PyTree:

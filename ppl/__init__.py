@@ -6,6 +6,8 @@ from jurax.ppl import weights as weights
 from jurax.ppl.combinators import temper as temper
 from jurax.ppl.combinators import tilt as tilt
 from jurax.ppl.cost import Cost as Cost
+from jurax.ppl.family import family as family
+from jurax.ppl.nest import nest as nest
 from jurax.ppl.population import Population as Population
 from jurax.ppl.posterior import Distribution as Distribution
 from jurax.ppl.posterior import History as History

@@ -190,6 +190,17 @@ class Storing(AbstractWrapper):
         """Rows of both: records are read again."""
         return self.where(mask, new, old)
 
+    def read(self, path: PyTree) -> PyTree:
+        """The records of the wrapped process along a path, `(T + 1, *B, ...)`."""
+        axis = len(self.batch_shape)
+
+        def read_step(stored: PyTree, t: Array) -> PyTree:
+            rows = jax.tree.map(lambda x: jnp.expand_dims(x, axis), stored)
+            record = self.process.record(rows, t)
+            return jax.tree.map(lambda x: jnp.squeeze(x, axis), record)
+
+        return jax.vmap(read_step)(path.inner, jnp.arange(self.num_steps + 1))
+
     def retire(self, particles, mask):
         """Forwarded."""
         return StoredParticles(self.process.retire(particles.inner, mask), particles.log_increment)
@@ -201,7 +212,12 @@ def replayable(process: AbstractProcess) -> AbstractProcess:
 
 
 def can_replay(process: AbstractProcess) -> bool:
-    """Whether `replay` is defined for every step; nothing is computed."""
+    """Whether `replay` is defined for every step; nothing is computed.
+
+    With free parameters it is not: what is not in the record cannot be replayed.
+    """
+    if getattr(process, "parameters", ()):
+        return False
     keys = jax.random.key(0)
     keys = jax.random.split(keys, process.batch_shape) if process.batch_shape else keys
 

@@ -10,14 +10,15 @@ from jurax.inference.extend import Extend as Extend
 from jurax.inference.ibis import IBIS as IBIS
 from jurax.inference.importance import ImportanceSampling as ImportanceSampling
 from jurax.inference.infer import infer as infer
+from jurax.inference.islands import Islands as Islands
 from jurax.inference.kernel import AbstractKernel as AbstractKernel
-from jurax.inference.mcmc import AbstractMCMCKernel as AbstractMCMCKernel
 from jurax.inference.mcmc import HMC as HMC
 from jurax.inference.mcmc import MALA as MALA
 from jurax.inference.mcmc import MCMC as MCMC
 from jurax.inference.mcmc import NUTS as NUTS
 from jurax.inference.mcmc import RWMH as RWMH
 from jurax.inference.mcmc import SVI as SVI
+from jurax.inference.mcmc import AbstractMCMCKernel as AbstractMCMCKernel
 from jurax.inference.move import Move as Move
 from jurax.inference.move import WasteFree as WasteFree
 from jurax.inference.parallel_tempering import ParallelTempering as ParallelTempering
@@ -34,4 +35,5 @@ from jurax.inference.resampling import Systematic as Systematic
 from jurax.inference.search import BeamSearch as BeamSearch
 from jurax.inference.search import BestOfN as BestOfN
 from jurax.inference.search import SelfConsistency as SelfConsistency
+from jurax.inference.smc2 import SMC2 as SMC2
 from jurax.inference.tempered import TemperedSMC as TemperedSMC

@@ -76,7 +76,7 @@ def log_rest(
     time: Int[Array, ""],
     last: Int[Array, ""] | int,
 ) -> Float[Array, "*B M"]:
-    """log R of every row up to step `last`; row `present` is the one that the path follows."""
+    """Log R of every row up to step `last`; row `present` is the one that the path follows."""
     inner = process.process
     rows = inner.row_shape(particles)
 

@@ -1,6 +1,6 @@
 """Conditional sequential Monte Carlo: a particle filter in which one path is pinned.
 
-    repeat(when(ess_below(c), ConditionalResample(scheme)) >> Extend())      on Pinned(process, path)
+    repeat(when(ess_below(c), ConditionalResample(scheme)) >> Extend())    on Pinned(process, path)
 
 followed by one draw of a path by the final weights (Andrieu, Doucet and Holenstein 2010, section
 4.3). From path to path this is a Markov kernel that leaves the posterior of the process invariant,
@@ -118,8 +118,8 @@ class ConditionalFilter(eqx.Module):
             raise ValueError(f"num_particles must be at least 1, got {self.num_particles}")
         if not hasattr(self.resampler, "conditional"):
             raise TypeError(
-                f"{self.resampler!r} has no `conditional(key, log_weights, num_particles, pinned)`: "
-                "a path can be pinned only in a scheme with a conditional form, such as "
+                f"{self.resampler!r} has no `conditional(key, log_weights, num_particles, "
+                "pinned)`: a path can be pinned only in a scheme with a conditional form, such as "
                 "Systematic() or Multinomial()"
             )
         if self.ancestor_sampling not in ancestor.MOVES:

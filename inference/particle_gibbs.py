@@ -126,9 +126,7 @@ class ParticleGibbs(eqx.Module):
         changed = info.pop("changed")
         posterior = posterior_of_draws(draws, values, info, process, spent)
         rates = jnp.moveaxis(jnp.mean(changed.astype(float), axis=(0, 1)), 0, -1)
-        return eqx.tree_at(
-            lambda p: p.info, posterior, {**posterior.info, "update_rate": rates}
-        )
+        return eqx.tree_at(lambda p: p.info, posterior, {**posterior.info, "update_rate": rates})
 
     def _chain(self, key: Array, cycle: "GibbsCycle") -> tuple:
         """Draws, parameters, info `(S, ...)` and the cost of the start of one chain."""

@@ -164,5 +164,5 @@ class PMMH(eqx.Module):
 
 
 def log_posterior(state: ParameterDraw) -> Float[Array, ""]:
-    """log p(theta) + log Zhat."""
+    """Log p(theta) + log Zhat."""
     return state.log_prior + state.trajectory.log_evidence

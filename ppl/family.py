@@ -58,7 +58,8 @@ class Family(AbstractProcess):
         for name, law in priors.items():
             if not isinstance(law, dist.Distribution):
                 raise TypeError(
-                    f"the prior of {name!r} must be a NumPyro distribution, got {type(law).__name__}"
+                    f"the prior of {name!r} must be a NumPyro distribution, got "
+                    f"{type(law).__name__}"
                 )
         self.function, self.priors = function, dict(priors)
         process = eqx.filter_eval_shape(function, self._zeros())

@@ -139,7 +139,7 @@ def nest(process: AbstractProcess, algorithm: Any) -> Nested:
         raise NotImplementedError(f"nest takes one traceable problem, got {kind}")
     if not hasattr(algorithm, "num_particles"):
         raise TypeError(
-            f"nest needs an algorithm with num_particles, such as ParticleFilter(num_particles=64), "
-            f"got {algorithm!r}"
+            "nest needs an algorithm with num_particles, such as "
+            f"ParticleFilter(num_particles=64), got {algorithm!r}"
         )
     return Nested(process, algorithm)

@@ -62,8 +62,9 @@ class Pinned(AbstractWrapper):
 
     def extend(self, key, particles, t):
         """Move all rows, the pinned one as its path says; consumes `key`."""
-        moved = self.process.extend(key, particles.inner, t)
         row = self.process.gather(particles.inner, particles_slot(particles)[..., None])
+        skipped = particles.pinned | self.process.finished(particles.inner)
+        moved = self.process.extend(key, self.process.retire(particles.inner, skipped), t)
         row, log_increment, _ = self.process.replay(row, self.record_at(t), t)
         inner, log_increments = self._place(particles.pinned, (row, log_increment), moved)
         length = jnp.broadcast_to(jnp.asarray(t, jnp.int32), particles.length.shape)

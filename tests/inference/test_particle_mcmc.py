@@ -1,4 +1,4 @@
-"""Particle Gibbs, PIMH, PMMH: laws on toy languages, joint laws of parameters and paths, contract."""
+"""Particle Gibbs, PIMH, PMMH: laws on toy languages, joint laws of parameters and paths."""
 
 import equinox as eqx
 import jax
@@ -158,7 +158,7 @@ def test_gibbs_with_four_particles_samples_the_language(language, moves, key) ->
 
 @pytest.mark.slow
 def test_pmmh_over_the_reward_strength_agrees_with_the_grid(key) -> None:
-    """Zhat of 20 particles is noisy (sd of its log about .3); the posterior is exact all the same."""
+    """Zhat of 20 particles is noisy; the posterior is exact all the same."""
     posterior = strength_draws(key, 20)
     points, probabilities = grid_posterior()
     draws = np.asarray(posterior.particles["strength"], np.float64)

@@ -37,7 +37,7 @@ class Multinomial(eqx.Module):
         num_particles: int,
         pinned: Int[ArrayLike, ""],
     ) -> tuple[Int[Array, " M"], Int[Array, ""]]:
-        """Draw ancestors and a slot whose parent is `pinned`; see the README of this folder.
+        """Draw ancestors and a slot whose parent is `pinned`; see `jurax.inference.conditional`.
 
         Any slot, with equal probability; the others are as independent as ever. Consumes `key`.
         """

@@ -51,7 +51,7 @@ class Residual(eqx.Module):
         num_particles: int,
         pinned: Int[ArrayLike, ""],
     ) -> tuple[Int[Array, " M"], Int[Array, ""]]:
-        """Draw ancestors and a slot whose parent is `pinned`; see the README of this folder.
+        """Draw ancestors and a slot whose parent is `pinned`; see `jurax.inference.conditional`.
 
         Of its N W_i expected copies, floor(N W_i) are sure and have their slots; the rest is a
         random slot, any of them with equal probability. Consumes `key`.

@@ -35,7 +35,7 @@ class Stratified(eqx.Module):
         num_particles: int,
         pinned: Int[ArrayLike, ""],
     ) -> tuple[Int[Array, " M"], Int[Array, ""]]:
-        """Draw ancestors and a slot whose parent is `pinned`; see the README of this folder.
+        """Draw ancestors and a slot whose parent is `pinned`; see `jurax.inference.conditional`.
 
         A point drawn uniformly from those of the pinned parent is that of its stratum; the other
         strata draw theirs as ever. Consumes `key`.

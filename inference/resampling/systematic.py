@@ -39,7 +39,7 @@ class Systematic(eqx.Module):
         num_particles: int,
         pinned: Int[ArrayLike, ""],
     ) -> tuple[Int[Array, " M"], Int[Array, ""]]:
-        """Draw ancestors and a slot whose parent is `pinned`; see the README of this folder.
+        """Draw ancestors and a slot whose parent is `pinned`; see `jurax.inference.conditional`.
 
         A point drawn uniformly from those of the pinned parent is the slot's; it decides the common
         offset, and with it all others (Chopin and Singh 2015, section 5). Consumes `key`.

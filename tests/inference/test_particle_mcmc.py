@@ -320,10 +320,11 @@ ALGORITHMS = {
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_jit_and_vmap_change_nothing_and_keys_are_consumed_once(name, key, key_reuse) -> None:
+def test_jit_and_vmap_change_nothing_and_keys_are_consumed_once(name, key) -> None:
     process, algorithm = LANGUAGE.process("odds"), ALGORITHMS[name](6)
     keys = jax.random.split(key, 2)
-    alone = infer(jax.random.clone(keys[1]), process, algorithm)
+    with jax.debug_key_reuse(True):  # not under vmap: there a conditional selects between keys
+        alone = infer(jax.random.clone(keys[1]), process, algorithm)
     mapped = jax.jit(jax.vmap(lambda k: infer(k, process, algorithm)))(keys)
     np.testing.assert_array_equal(mapped.particles.prefix[1], alone.particles.prefix)
     assert alone.log_weights.shape == (1, 6) and not alone.log_weights.any()
@@ -380,3 +381,21 @@ def test_bad_input_is_refused_by_name(key) -> None:
     with pytest.raises(TypeError, match="parameter_kernel"):
         ParticleGibbs(4, 5, parameter_kernel="rwmh")  # type: ignore[arg-type]
     assert infer(key, plain, ParticleGibbs(4, 5)).trajectories().shape == (5, 3)
+
+
+@pytest.mark.slow
+def test_gibbs_samples_texts_of_a_language_model_without_densities(key) -> None:
+    """Reasoning has no `replay`: whole particles are stored. 64 chains from a filter's path."""
+    from tests.models.language.test_reasoning import toy
+
+    language = Language.draw(5, num_symbols=2, depth=3, stop=True)
+    algorithm = ParticleGibbs(4, 500, 20, num_chains=64)
+    posterior = infer(key, toy(language, "odds"), algorithm)
+    tokens = np.asarray(posterior.particles["tokens"]).reshape(64, 500, -1)
+    law = normalize(language.masses("odds"))
+    table = np.zeros((len(law), language.depth), int)
+    for i, string in enumerate(law):
+        table[i, : len(string)] = np.array(string) + 1
+    found = (tokens[:, :, None, :] == table).all(axis=-1)
+    assert found.any(axis=-1).all()
+    assert_mean(found.mean(axis=1), list(law.values()), resolution=0.02)

@@ -19,8 +19,9 @@ from jurax.inference.chains import (
     run_filter,
 )
 from jurax.inference.mcmc.chains import check_counts
+from jurax.inference.mcmc.kernel import choose_rows
 from jurax.inference.sampler import AbstractSampler
-from jurax.ppl import AbstractProcess, Cost, Posterior, leaves, random
+from jurax.ppl import AbstractProcess, Cost, Posterior, random
 
 
 class PIMH(eqx.Module):
@@ -97,18 +98,11 @@ def choose(mask: Array, new: Trajectory, old: Trajectory) -> Trajectory:
 
     Leaves have the problems `*B` in front, paths behind their steps.
     """
-
-    def by_problem(a: Array, b: Array) -> Array:
-        return leaves.choose(mask, a, b)
-
-    def by_step(a: Array, b: Array) -> Array:
-        return jax.vmap(by_problem)(a, b)
-
     return Trajectory(
-        path=jax.tree.map(by_step, new.path, old.path),
-        particle=jax.tree.map(by_problem, new.particle, old.particle),
-        log_evidence=by_problem(new.log_evidence, old.log_evidence),
-        status=by_problem(new.status, old.status),
+        path=jax.vmap(lambda a, b: choose_rows(mask, a, b))(new.path, old.path),
+        particle=choose_rows(mask, new.particle, old.particle),
+        log_evidence=choose_rows(mask, new.log_evidence, old.log_evidence),
+        status=choose_rows(mask, new.status, old.status),
         cost=new.cost,
     )
 

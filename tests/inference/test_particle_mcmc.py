@@ -35,7 +35,7 @@ STRENGTH = dist.Gamma(2.0, 1.0)
 
 def strengths(language: Language = LANGUAGE):
     """The language under the power `strength` of its rewards."""
-    process = language.process("odds")
+    process = language.process("emission")
 
     def at(values) -> PrefixProcess:
         powers = values["strength"] * process.log_potentials
@@ -47,7 +47,7 @@ def strengths(language: Language = LANGUAGE):
 def grid_posterior(language: Language = LANGUAGE) -> tuple[np.ndarray, np.ndarray]:
     """Points and posterior probabilities of the strength, from sums over all strings."""
     points = np.linspace(1e-3, 16.0, 4000)
-    evidence = np.array([sum(language.masses("odds", float(s)).values()) for s in points])
+    evidence = np.array([sum(language.masses("emission", float(s)).values()) for s in points])
     density = evidence * np.exp(np.asarray(STRENGTH.log_prob(jnp.asarray(points))))
     return points, density / density.sum()
 
@@ -200,7 +200,7 @@ def strength_draws(key, num_particles: int):
 
 # -------------------------------------------------------------------- the Gibbs cycle, jointly
 
-SLOPE, PRIOR, STEP, NOISE, LAST = 0.5, 1.0, 0.5, 0.7, 2
+SLOPE, PRIOR, STEP, NOISE, LAST = 0.5, 1.0, 0.5, 3.0, 2  # the path is free to move in one sweep
 
 
 def walks(y):
@@ -231,27 +231,37 @@ def second_moments() -> np.ndarray:
     return root @ root.T
 
 
-def geweke_draws(key, num_chains: int = 400, num_sweeps: int = 100) -> np.ndarray:
+def conjugate(key, values, path, process):
+    """Theta given the path is normal here."""
+    del values, process
+    innovations = jnp.concatenate([path[:1], path[1:] - SLOPE * path[:-1]])
+    precisions = jnp.array([1.0, *[STEP**-2] * LAST])
+    precision = PRIOR**-2 + precisions.sum()
+    mean = (precisions * innovations).sum() / precision
+    return {"theta": mean + jax.random.normal(key) / jnp.sqrt(precision)}
+
+
+def geweke_draws(key, kernel=conjugate, num_chains: int = 400, num_sweeps: int = 100) -> np.ndarray:
     """Means over chains of v v', each chain started from the joint law: cycle, then redraw of y."""
-    gibbs = ConditionalFilter(3, ess_threshold=0.9, ancestor_sampling="exact")
+    gibbs = ConditionalFilter(10, ess_threshold=0.9, ancestor_sampling="exact")
 
     def chain(key):
         key_start, key_noise, key_sweeps = jax.random.split(key, 3)
         y = jnp.zeros(LAST + 1)
-        update = ParameterUpdate(walks(y), RWMH(1.0), 0)
+        update = ParameterUpdate(walks(y), kernel, 0)
         state = GibbsCycle(walks(y), gibbs, update).init(key_start)
         theta, x = joint_draw(key_noise)
         state = eqx.tree_at(
-            lambda s: (s.parameters.x, s.parameters.values["theta"], s.trajectory.path),
-            state,
-            (theta[None], theta, x),
+            lambda s: (s.parameters.values["theta"], s.trajectory.path), state, (theta, x)
         )
+        if state.parameters.tuning is not None:
+            state = eqx.tree_at(lambda s: s.parameters.x, state, theta[None])
 
         def sweep(state, key):
             key_y, key_cycle = jax.random.split(key)
             y = state.trajectory.path + NOISE * jax.random.normal(key_y, (LAST + 1,))
             process = walks(y)
-            update = ParameterUpdate(process, RWMH(1.0), 0)
+            update = ParameterUpdate(process, kernel, 0)
             theta = state.parameters.values["theta"]
             v = jnp.concatenate([theta[None], state.trajectory.path, y])
             state, _ = GibbsCycle(process, gibbs, update).step(key_cycle, state)
@@ -278,6 +288,11 @@ def test_cycle_of_parameters_and_path_has_the_joint_law(key) -> None:
     assert_mean(geweke_draws(key), second_moments())
 
 
+@pytest.mark.slow
+def test_cycle_with_a_metropolis_step_has_the_joint_law(key) -> None:
+    assert_mean(geweke_draws(key, RWMH(1.0)), second_moments())
+
+
 def test_a_stale_parameter_breaks_the_joint_law(key, monkeypatch) -> None:
     plant(
         monkeypatch,
@@ -291,18 +306,8 @@ def test_a_stale_parameter_breaks_the_joint_law(key, monkeypatch) -> None:
 
 
 def test_users_update_takes_the_place_of_a_kernel(key) -> None:
-    """Theta given the path is normal here."""
-
-    def update(key, values, path, process):
-        del values, process
-        innovations = jnp.concatenate([path[:1], path[1:] - SLOPE * path[:-1]])
-        precisions = jnp.array([1.0, *[STEP**-2] * LAST])
-        precision = PRIOR**-2 + precisions.sum()
-        mean = (precisions * innovations).sum() / precision
-        return {"theta": mean + jax.random.normal(key) / jnp.sqrt(precision)}
-
     y = jnp.array([1.0, 0.5, 2.0])
-    gibbs = ParticleGibbs(10, 300, 20, 20, ancestor_sampling="exact", parameter_kernel=update)
+    gibbs = ParticleGibbs(10, 300, 20, 20, ancestor_sampling="exact", parameter_kernel=conjugate)
     posterior = infer(key, walks(y), gibbs)
     moments = second_moments()
     start = LAST + 2
@@ -398,4 +403,6 @@ def test_gibbs_samples_texts_of_a_language_model_without_densities(key) -> None:
         table[i, : len(string)] = np.array(string) + 1
     found = (tokens[:, :, None, :] == table).all(axis=-1)
     assert found.any(axis=-1).all()
-    assert_mean(found.mean(axis=1), list(law.values()), resolution=0.02)
+    common = np.array(list(law.values())) > 0.01  # of others too few are seen for a normal mean
+    expected = np.array(list(law.values()))[common]
+    assert_mean(found.mean(axis=1)[:, common], expected, resolution=0.02)

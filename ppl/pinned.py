@@ -120,7 +120,8 @@ def draw_slot(key: Array, num: int) -> Int[Array, "*B"]:
 
 def slot_mask(slot: Int[Array, "*B"], num: int) -> Bool[Array, "*B N"]:
     """Where slot is, among `num`."""
-    return jnp.arange(num) == jnp.expand_dims(slot, -1)
+    slots = jnp.arange(num).reshape((1,) * slot.ndim + (num,))
+    return slots == jnp.expand_dims(slot, -1)
 
 
 def particles_slot(particles: PinnedParticles) -> Int[Array, "*B"]:

@@ -164,6 +164,7 @@ def test_ancestors_without_their_weights_break_invariance(monkeypatch) -> None:
     assert_broken(fault(), "invariant", 1e-4)
 
 
+@pytest.mark.slow
 def test_the_markov_formula_on_a_path_dependent_process_breaks_invariance(monkeypatch) -> None:
     formula = "population.time + 1 if is_markov(process, inner) else process.num_steps"
     fault = plant_move(monkeypatch, "exact", formula, "population.time + 1")
@@ -191,6 +192,7 @@ def plant_move(monkeypatch, name, fragment, fault):
 # -------------------------------------------------------------------- pinned paths
 
 
+@pytest.mark.slow
 def test_a_pinned_row_follows_its_path_whatever_is_resampled(key) -> None:
     process = LONG.process("odds")
     path = jnp.array([1, 0, 1], jnp.int32)
@@ -220,7 +222,8 @@ def test_stored_particles_stand_in_for_replay() -> None:
 
 def test_key_reuse_is_checked(key, key_reuse) -> None:
     gibbs = ConditionalFilter(4, ess_threshold=1.0, ancestor_sampling="metropolis")
-    path = gibbs.sweep(key, jnp.array([1, 0, 1], jnp.int32), LONG.process("odds"))
+    sweep = jax.jit(lambda k, path: gibbs.sweep(k, path, LONG.process("odds")))
+    path = sweep(key, jnp.array([1, 0, 1], jnp.int32))
     assert path.shape == (3,)
 
 

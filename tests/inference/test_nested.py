@@ -112,7 +112,7 @@ def test_smc2_agrees_with_the_grid(threshold, key) -> None:
     means, log_evidence, resampled = run(jax.random.split(key, 200))
     points, probabilities = grid_posterior()
     assert_mean(means, (points * probabilities).sum(), resolution=0.02)
-    evidence = [sum(LANGUAGE.masses("odds", float(s)).values()) for s in points]
+    evidence = [sum(LANGUAGE.masses("emission", float(s)).values()) for s in points]
     prior = np.exp(np.asarray(dist.Gamma(2.0, 1.0).log_prob(jnp.asarray(points))))
     exact = (np.array(evidence) * prior).sum() * (points[1] - points[0])
     assert_mean(jnp.exp(log_evidence), exact, resolution=0.05 * exact)

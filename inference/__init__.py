@@ -6,10 +6,13 @@ from jurax.inference.compose import ess_below as ess_below
 from jurax.inference.compose import mixture as mixture
 from jurax.inference.compose import repeat as repeat
 from jurax.inference.compose import when as when
+from jurax.inference.conditional import ConditionalFilter as ConditionalFilter
+from jurax.inference.conditional import ConditionalResample as ConditionalResample
 from jurax.inference.extend import Extend as Extend
 from jurax.inference.ibis import IBIS as IBIS
 from jurax.inference.importance import ImportanceSampling as ImportanceSampling
 from jurax.inference.infer import infer as infer
+from jurax.inference.islands import Islands as Islands
 from jurax.inference.kernel import AbstractKernel as AbstractKernel
 from jurax.inference.mcmc import HMC as HMC
 from jurax.inference.mcmc import MALA as MALA
@@ -22,6 +25,9 @@ from jurax.inference.move import Move as Move
 from jurax.inference.move import WasteFree as WasteFree
 from jurax.inference.parallel_tempering import ParallelTempering as ParallelTempering
 from jurax.inference.particle_filter import ParticleFilter as ParticleFilter
+from jurax.inference.particle_gibbs import ParticleGibbs as ParticleGibbs
+from jurax.inference.pimh import PIMH as PIMH
+from jurax.inference.pmmh import PMMH as PMMH
 from jurax.inference.replicas import Independence as Independence
 from jurax.inference.resample import Resample as Resample
 from jurax.inference.resampling import SSP as SSP
@@ -35,5 +41,6 @@ from jurax.inference.sbc import sbc as sbc
 from jurax.inference.search import BeamSearch as BeamSearch
 from jurax.inference.search import BestOfN as BestOfN
 from jurax.inference.search import SelfConsistency as SelfConsistency
+from jurax.inference.smc2 import SMC2 as SMC2
 from jurax.inference.smoother import Smoother as Smoother
 from jurax.inference.tempered import TemperedSMC as TemperedSMC

@@ -11,6 +11,8 @@ from jurax.ppl.combinators import temper as temper
 from jurax.ppl.combinators import tilt as tilt
 from jurax.ppl.combinators import twist as twist
 from jurax.ppl.cost import Cost as Cost
+from jurax.ppl.family import family as family
+from jurax.ppl.nest import nest as nest
 from jurax.ppl.population import Population as Population
 from jurax.ppl.posterior import Distribution as Distribution
 from jurax.ppl.posterior import History as History

@@ -202,12 +202,13 @@ def check_invariant(
 
     Args:
         algorithm: has `sweep(key, path, process) -> path`, where a path is the pytree of records
-            of `process.record` stacked over steps, `(T + 1, ...)`.
-        process: one problem with finitely many outcomes, all paths of which have T + 1 steps.
+            of `process.record` stacked over steps, `(T + 1, ...)`; steps that were not made hold
+            zeros. It may return `(path, info)`: boolean entries of the info are counted.
+        process: one problem with finitely many outcomes.
         tolerance: largest error of a probability.
 
     Raises:
-        NotImplementedError: if the algorithm has no `sweep`, or if paths differ in length.
+        NotImplementedError: if the algorithm has no `sweep`.
     """
     if not hasattr(algorithm, "sweep"):
         raise NotImplementedError(
@@ -216,25 +217,27 @@ def check_invariant(
             "use check_unbiased"
         )
     exact = enumerate_process(process)
-    if any(len(path) != process.num_steps + 1 for path in exact.paths):
-        raise NotImplementedError("check_invariant needs paths of equal length")
     process, algorithm = in_double(process), in_double(algorithm)
     tally = Tally(tolerance)
 
-    def run(key: Array, path: PyTree) -> PyTree:
-        return algorithm.sweep(key, path, process)
+    def run(key: Array, path: PyTree) -> tuple[PyTree, dict]:
+        swept = algorithm.sweep(key, path, process)
+        path, info = swept if isinstance(swept, tuple) else (swept, {})
+        return path, flags_of(info)
 
     with jax.enable_x64(True):
         starts = [jax.tree.map(jnp.asarray, path) for path in exact.trajectories]
     walk = Walk(run, starts[0], compiled=not process.hosted)
     for start, mass in zip(starts, exact.probabilities, strict=True):
 
-        def visit(probability: float, end: PyTree, mass: float = mass) -> None:
-            path = tuple(states_of(end))
-            tally.add(probability * mass, [path], np.ones(1))
+        def visit(probability: float, end: tuple, mass: float = mass) -> None:
+            path, info = end
+            tally.add(probability * mass, [tuple(states_of(path))], np.ones(1))
+            tally.count(info)
 
         walk.run(visit, start)
-    expected = dict(zip(exact.paths, map(float, exact.probabilities), strict=True))
+    paths = [tuple(states_of(path)) for path in starts]
+    expected = dict(zip(paths, map(float, exact.probabilities), strict=True))
     return tally.report(walk, INVARIANT, expected)
 
 

@@ -11,6 +11,7 @@ import math
 from typing import Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -159,6 +160,20 @@ class PrefixProcess(AbstractProcess):
 
     def record(self, particles, t):
         return particles.symbol
+
+    def replay(self, particles, record, t):
+        zeros = jnp.zeros(record.shape, jnp.int32)
+        if particles is None:
+            particles = Prefixes(zeros, zeros, zeros, zeros.astype(bool))
+        width = self.logits.shape[1]
+        here = jnp.minimum(particles.prefix, self.logits.shape[0] - 1)
+        length = particles.length + 1
+        done = length == self.depth
+        if self.stop:
+            done = done | (record == width - 1)
+        moved = Prefixes(here * width + record + 1, length, record, done)
+        log_probs = jax.nn.log_softmax(self.logits)[here, record]
+        return moved, self.log_potentials[here, record], log_probs
 
     def cost(self, before, after):
         started = 0 if before is None else jnp.sum(before.length)

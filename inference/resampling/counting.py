@@ -11,9 +11,9 @@ Shape letters: N particles, M points.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
-from jurax.ppl import weights
+from jurax.ppl import random, weights
 
 BLOCK = 16  # length of the rows of `prefix_sum`
 
@@ -110,3 +110,29 @@ def parents_of_points(ends: Float[Array, " N"], points: Float[Array, " M"]) -> I
     """The parent i with ends_{i-1} < point <= ends_i; points lie in (0, ends_N]."""
     found = jnp.searchsorted(ends, points, side="left")
     return jnp.minimum(found, ends.shape[0] - 1).astype(jnp.int32)
+
+
+def point_of_parent(
+    key: Array, ends: Float[Array, " N"], pinned: Int[ArrayLike, ""], changes: Float[Array, "..."]
+) -> Float[Array, ""]:
+    """A point drawn uniformly from those of parent `pinned`, (ends_{i-1}, ends_i]; consumes `key`.
+
+    `changes` are the points of [0, M] at which what the caller does with the point changes.
+    """
+    high = ends[pinned]
+    width = high - jnp.where(jnp.asarray(pinned) > 0, ends[jnp.maximum(pinned, 1) - 1], 0.0)
+    scale = jnp.maximum(width, jnp.finfo(ends.dtype).tiny)
+    below = random.uniform(key, (), ends.dtype, breaks=lambda: (high - changes.reshape(-1)) / scale)
+    return high - width * below
+
+
+def stratum_of(point: Float[Array, ""], num: int) -> Int[Array, ""]:
+    """The slot j with j < point <= j + 1."""
+    return jnp.clip(jnp.ceil(point).astype(jnp.int32) - 1, 0, num - 1)
+
+
+def pin(
+    ancestors: Int[Array, " M"], slot: Int[Array, ""], pinned: Int[ArrayLike, ""]
+) -> Int[Array, " M"]:
+    """Give `slot` its parent, which rounding may have missed."""
+    return ancestors.at[slot].set(jnp.asarray(pinned, ancestors.dtype))

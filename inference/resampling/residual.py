@@ -6,7 +6,7 @@ static, so every slot draws and the slots that are already filled ignore their d
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from jurax.inference.resampling import counting
 from jurax.ppl import random, weights
@@ -43,3 +43,37 @@ class Residual(eqx.Module):
             counting.ancestors_from_cumulative_counts(filled, num_particles),
             counting.parents_of_points(ends, points),
         )
+
+    def conditional(
+        self,
+        key: Array,
+        log_weights: Float[Array, " N"],
+        num_particles: int,
+        pinned: Int[ArrayLike, ""],
+    ) -> tuple[Int[Array, " M"], Int[Array, ""]]:
+        """Draw ancestors and a slot whose parent is `pinned`; see `jurax.inference.conditional`.
+
+        Of its N W_i expected copies, floor(N W_i) are sure and have their slots; the rest is a
+        random slot, any of them with equal probability. Consumes `key`.
+        """
+        key_slot, key_others = random.split(key)
+        expected = num_particles * weights.normalized(log_weights)
+        sure = jnp.floor(expected).astype(jnp.int32)
+        filled = jnp.cumsum(sure)
+        whole = sure[pinned].astype(expected.dtype)
+        fraction = jnp.maximum(expected[pinned] - whole, jnp.finfo(expected.dtype).tiny)
+        num_random = (num_particles - filled[-1]).astype(expected.dtype)
+        steps = jnp.arange(num_particles + 1, dtype=expected.dtype)
+
+        def breaks() -> Array:
+            sooner = jnp.minimum(steps, whole)
+            later = whole + fraction * steps / jnp.maximum(num_random, 1)
+            return 1 - jnp.concatenate([sooner, later]) / expected[pinned]
+
+        place = expected[pinned] * (1 - random.uniform(key_slot, (), expected.dtype, breaks=breaks))
+        sure_slot = filled[pinned] - sure[pinned] + jnp.ceil(place).astype(jnp.int32) - 1
+        draw = jnp.ceil((place - whole) / fraction * num_random).astype(jnp.int32) - 1
+        random_slot = filled[-1] + jnp.maximum(draw, 0)
+        slot = jnp.where(place <= whole, sure_slot, random_slot)
+        slot = jnp.clip(slot, 0, num_particles - 1)
+        return counting.pin(self(key_others, log_weights, num_particles), slot, pinned), slot

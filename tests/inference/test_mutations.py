@@ -27,7 +27,7 @@ from jurax.inference import (
     sampler,
 )
 from jurax.inference import kernel as kernels
-from jurax.inference.resampling import counting
+from jurax.inference.resampling import counting, stratified
 from jurax.ppl import Population, genealogy, laws, random
 from tests.exact import Language
 
@@ -272,7 +272,7 @@ def test_residual_draws_from_whole_weights_break_preservation(monkeypatch) -> No
 
 
 def test_one_uniform_for_two_strata_breaks_the_law_of_keys_or_counts(monkeypatch) -> None:
-    plant(monkeypatch, Stratified, "__call__", "offsets[stratum]", "offsets[0]")
+    plant(monkeypatch, stratified, "_place", "offsets[stratum]", "offsets[0]")
     report = resampling_law(Stratified())
     assert not report, str(report)
 

@@ -1,0 +1,290 @@
+"""A process with one pinned path: the row of a given path among rows that move freely.
+
+    Pinned(process, path)   row `slot` makes the moves of `path`, all others those of the process
+
+The row is moved by `replay`, from wherever it stands, so that a path may be given another past
+(ancestor sampling) and caches follow. Where a process has no `replay`, `Storing` makes one out of
+memory: its records hold the particle and its increment, and no density is needed.
+
+A *path* is the pytree of records of one row, stacked over steps, `(T + 1, *B, ...)`; steps that
+were not made hold zeros. Shape letters: B problems, N particles, T steps.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from jurax.ppl import leaves, random
+from jurax.ppl.combinators import AbstractWrapper
+from jurax.ppl.process import AbstractProcess, gather_rows, missing
+
+
+class PinnedParticles(eqx.Module):
+    """Particles of `Pinned`: the wrapped ones, the pinned row of each problem, and steps made."""
+
+    inner: PyTree
+    pinned: Bool[Array, "*B N"]
+    length: Int[Array, "*B N"]
+
+
+class Pinned(AbstractWrapper):
+    """`process` with one row that follows `path`; starts in a slot drawn uniformly.
+
+    Attributes:
+        process: any process with `replay`.
+        path: its records, `(T + 1, *B, ...)`.
+    """
+
+    process: AbstractProcess
+    path: PyTree
+
+    @property
+    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the wrapped process."""
+        return self.process.target
+
+    def inner(self, particles):
+        """Without the marks."""
+        return particles.inner
+
+    def init(self, key, num_particles):
+        """Draw x_0 and a slot, in which the path starts; consumes `key`."""
+        key_slot, key_init = random.split(key)
+        inner, log_weights = self.process.init(key_init, num_particles)
+        slot = draw_slot(key_slot, num_particles)
+        pinned = slot_mask(slot, num_particles)
+        row, log_weight, _ = self.process.replay(None, self.record_at(0), 0)
+        inner, log_weights = self._place(pinned, (row, log_weight), (inner, log_weights))
+        return PinnedParticles(inner, pinned, jnp.zeros(pinned.shape, jnp.int32)), log_weights
+
+    def extend(self, key, particles, t):
+        """Move all rows, the pinned one as its path says; consumes `key`."""
+        row = self.process.gather(particles.inner, particles_slot(particles)[..., None])
+        skipped = particles.pinned | self.process.finished(particles.inner)
+        moved = self.process.extend(key, self.process.retire(particles.inner, skipped), t)
+        row, log_increment, _ = self.process.replay(row, self.record_at(t), t)
+        inner, log_increments = self._place(particles.pinned, (row, log_increment), moved)
+        length = jnp.broadcast_to(jnp.asarray(t, jnp.int32), particles.length.shape)
+        return PinnedParticles(inner, particles.pinned, length), log_increments
+
+    def record_at(self, t: Int[Array, ""] | int, num: int = 1) -> PyTree:
+        """The record of step t of the path, for `num` rows."""
+        axis = len(self.batch_shape)
+
+        def rows(leaf: Array) -> Array:
+            at = jnp.expand_dims(jax.lax.dynamic_index_in_dim(leaf, t, 0, keepdims=False), axis)
+            return jnp.broadcast_to(at, (*at.shape[:axis], num, *at.shape[axis + 1 :]))
+
+        return jax.tree.map(rows, self.path)
+
+    def _place(self, pinned: Array, row: tuple, others: tuple) -> tuple[PyTree, Array]:
+        """Put the one row where `pinned` is, among the others."""
+        copies = self.process.gather(row[0], jnp.zeros(pinned.shape, jnp.int32))
+        return self.process.where(pinned, copies, others[0]), jnp.where(pinned, row[1], others[1])
+
+    def gather(self, particles, ancestors):
+        """Move rows and marks; after a resampling the caller says which copy is pinned."""
+        inner = self.process.gather(particles.inner, ancestors)
+        return PinnedParticles(inner, *gather_rows((particles.pinned, particles.length), ancestors))
+
+    def where(self, mask, new, old):
+        """Choose rows and marks."""
+        return self._choose(self.process.where, mask, new, old)
+
+    def settle(self, mask, new, old):
+        """Settle rows, choose marks."""
+        return self._choose(self.process.settle, mask, new, old)
+
+    def _choose(self, choose, mask, new, old):
+        marks = (jnp.where(mask, getattr(new, k), getattr(old, k)) for k in ("pinned", "length"))
+        return PinnedParticles(choose(mask, new.inner, old.inner), *marks)
+
+    def retire(self, particles, mask):
+        """Retire rows of the wrapped process."""
+        inner = self.process.retire(particles.inner, mask)
+        return PinnedParticles(inner, particles.pinned, particles.length)
+
+    def row_shape(self, particles):
+        """The axes `(*B, N)`."""
+        return particles.pinned.shape
+
+
+def draw_slot(key: Array, num: int) -> Int[Array, "*B"]:
+    """One of `num` slots with equal probability; consumes `key`."""
+    point = random.uniform(key, breaks=lambda: jnp.arange(1, num) / num)
+    return jnp.minimum((point * num).astype(jnp.int32), num - 1)
+
+
+def slot_mask(slot: Int[Array, "*B"], num: int) -> Bool[Array, "*B N"]:
+    """Where slot is, among `num`."""
+    slots = jnp.arange(num).reshape((1,) * slot.ndim + (num,))
+    return slots == jnp.expand_dims(slot, -1)
+
+
+def particles_slot(particles: PinnedParticles) -> Int[Array, "*B"]:
+    """The slot of the pinned row."""
+    return jnp.argmax(particles.pinned, axis=-1).astype(jnp.int32)
+
+
+# -------------------------------------------------------------------- processes without densities
+
+
+class StoredParticles(eqx.Module):
+    """Particles of `Storing`, and what a path remembers of a step: the row and its increment."""
+
+    inner: PyTree
+    log_increment: Float[Array, "*B N"]
+
+
+class Storing(AbstractWrapper):
+    """The same process with records of whole particles, so that `replay` is a look-up."""
+
+    process: AbstractProcess
+
+    @property
+    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the wrapped process."""
+        return self.process.target
+
+    @property
+    def layout(self):
+        """Records are particles here."""
+        return None
+
+    def inner(self, particles):
+        """Without the increment."""
+        return particles.inner
+
+    def init(self, key, num_particles):
+        """Draw x_0; consumes `key`."""
+        particles, log_weights = self.process.init(key, num_particles)
+        return StoredParticles(particles, log_weights), log_weights
+
+    def extend(self, key, particles, t):
+        """Draw x_t; consumes `key`."""
+        inner, log_increments = self.process.extend(key, particles.inner, t)
+        return StoredParticles(inner, log_increments), log_increments
+
+    def record(self, particles, t):
+        """The whole particle."""
+        del t
+        return particles
+
+    def replay(self, particles, record, t):
+        """Look the move up; its density is not known."""
+        del particles, t
+        return record, record.log_increment, jnp.full_like(record.log_increment, jnp.nan)
+
+    def gather(self, particles, ancestors):
+        """Rows of both."""
+        inner = self.process.gather(particles.inner, ancestors)
+        return StoredParticles(inner, gather_rows(particles.log_increment, ancestors))
+
+    def where(self, mask, new, old):
+        """Rows of both."""
+        inner = self.process.where(mask, new.inner, old.inner)
+        return StoredParticles(inner, jnp.where(mask, new.log_increment, old.log_increment))
+
+    def settle(self, mask, new, old):
+        """Rows of both: records are read again."""
+        return self.where(mask, new, old)
+
+    def read(self, path: PyTree) -> PyTree:
+        """The records of the wrapped process along a path, `(T + 1, *B, ...)`."""
+        axis = len(self.batch_shape)
+
+        def read_step(stored: PyTree, t: Array) -> PyTree:
+            rows = jax.tree.map(lambda x: jnp.expand_dims(x, axis), stored)
+            record = self.process.record(rows, t)
+            return jax.tree.map(lambda x: jnp.squeeze(x, axis), record)
+
+        return jax.vmap(read_step)(path.inner, jnp.arange(self.num_steps + 1))
+
+    def retire(self, particles, mask):
+        """Forwarded."""
+        return StoredParticles(self.process.retire(particles.inner, mask), particles.log_increment)
+
+
+def replayable(process: AbstractProcess) -> AbstractProcess:
+    """`process` if its moves can be replayed, else `Storing(process)`."""
+    return process if can_replay(process) else Storing(process=process)
+
+
+def can_replay(process: AbstractProcess) -> bool:
+    """Whether `replay` is defined for every step; nothing is computed.
+
+    With free parameters it is not: what is not in the record cannot be replayed.
+    """
+    if getattr(process, "parameters", ()):
+        return False
+    keys = jax.random.key(0)
+    keys = jax.random.split(keys, process.batch_shape) if process.batch_shape else keys
+
+    def replay_all(keys: Array) -> Any:
+        particles, _ = process.init(keys, 1)
+        started, *_ = process.replay(None, process.record(particles, 0), 0)
+        if process.num_steps == 0:
+            return started
+        return process.replay(started, process.record(started, 1), 1)
+
+    try:
+        jax.eval_shape(replay_all, keys)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def check_replay(process: AbstractProcess, purpose: str) -> None:
+    """Refuse a process without `replay` by name."""
+    if not can_replay(process):
+        raise missing(process, "replay", f"the density of its moves for {purpose}")
+
+
+# -------------------------------------------------------------------- the density of a path
+
+
+class PathDensity(eqx.Module):
+    """A path moved once more.
+
+    Attributes:
+        log_density: log gamma(path), the sum of log-densities of moves and of log-increments.
+        length: extensions made before the path finished.
+        particles: the final one, with one row.
+    """
+
+    log_density: Float[Array, "*B"]
+    length: Int[Array, "*B"]
+    particles: PyTree
+
+
+def replay_path(process: AbstractProcess, path: PyTree) -> PathDensity:
+    """Move along `path` and add up log m_t G_t; differentiable where the process is."""
+    pinned = Pinned(process=process, path=path)  # pyright: ignore[reportCallIssue]
+    first, log_weight, log_prob = process.replay(None, pinned.record_at(0), 0)
+
+    def move(state: PathDensity, t: Array) -> tuple[PathDensity, None]:
+        active = ~process.finished(state.particles)
+        moved, log_increment, log_prob = process.replay(state.particles, pinned.record_at(t), t)
+        gained = jnp.where(active, log_increment + log_prob, 0.0)[..., 0]
+        return PathDensity(
+            log_density=state.log_density + gained,
+            length=jnp.where(active[..., 0], t, state.length),
+            particles=process.where(active, moved, state.particles),
+        ), None
+
+    log_density = (log_weight + log_prob)[..., 0]
+    start = PathDensity(log_density, jnp.zeros(log_density.shape, jnp.int32), first)
+    return jax.lax.scan(move, start, jnp.arange(1, process.num_steps + 1, dtype=jnp.int32))[0]
+
+
+def clear_beyond(path: PyTree, length: Int[Array, "*B"]) -> PyTree:
+    """The path with zeros for the steps that were not made."""
+
+    def clear(leaf: Array) -> Array:
+        steps = jnp.arange(leaf.shape[0]).reshape((-1,) + (1,) * length.ndim)
+        return leaves.choose(steps <= length[None], leaf, jnp.zeros_like(leaf))
+
+    return jax.tree.map(clear, path)

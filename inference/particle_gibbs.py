@@ -36,7 +36,7 @@ from jurax.inference.trajectory import (
 )
 from jurax.ppl import AbstractProcess, Cost, Posterior, random
 from jurax.ppl.family import parameters_of
-from jurax.ppl.pinned import Storing, check_replay, replayable
+from jurax.ppl.storing import Storing, check_replay, replayable
 
 
 class GibbsState(eqx.Module):

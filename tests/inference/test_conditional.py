@@ -21,7 +21,8 @@ from jurax.inference import (
     ancestor,
 )
 from jurax.ppl import laws
-from jurax.ppl.pinned import Pinned, Storing, replay_path
+from jurax.ppl.pinned import Pinned, replay_path
+from jurax.ppl.storing import Storing
 from tests.exact import Language
 from tests.inference.test_mutations import assert_broken, plant
 

@@ -16,7 +16,8 @@ from jurax.ppl import family, laws, nest
 from jurax.ppl.nest import Nested
 from tests.exact import Language
 from tests.inference.test_mutations import plant
-from tests.inference.test_particle_mcmc import LANGUAGE, grid_posterior, strengths
+from tests.inference.test_particle_mcmc import LANGUAGE
+from tests.inference.test_pmmh import grid_posterior, strengths
 from tests.statistics import assert_mean
 
 SMALL = Language.draw(seed=7, num_symbols=2, depth=2, stop=False)

@@ -76,6 +76,11 @@ def _compiled(key: Array, process: AbstractProcess | Program, algorithm: Any, bu
 
 def check_steps(algorithm: Any, process: Any, budget: Cost | None, by_step: bool) -> None:
     """Refuse bars, checkpoints and budgets of algorithms that are one compiled piece."""
+    if budget is not None and not getattr(algorithm, "has_budget", True):
+        raise NotImplementedError(
+            f"{type(algorithm).__name__} has no budget: what its inner populations spend is not "
+            "counted; bound num_particles of both populations instead"
+        )
     if hasattr(algorithm, "conclude"):  # the steps of a sampler are run one by one
         return
     by_step = by_step and not getattr(process, "hosted", False)

@@ -12,7 +12,7 @@ consistent.
 Shape letters: N outer particles, M inner particles, D dimensions, T steps.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -148,6 +148,7 @@ class SMC2(AbstractSampler):
     ess_threshold: float = eqx.field(static=True, default=0.5)
     resampler: Any = Systematic()
     history: bool | None = eqx.field(static=True, default=False)
+    has_budget: ClassVar[bool] = False
 
     def __check_init__(self):
         ess_below(self.ess_threshold)

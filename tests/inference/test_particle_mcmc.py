@@ -205,3 +205,13 @@ def test_gibbs_samples_texts_of_a_language_model_without_densities(key) -> None:
     common = np.array(list(law.values())) > 0.01  # of others too few are seen for a normal mean
     expected = np.array(list(law.values()))[common]
     assert_mean(found.mean(axis=1)[:, common], expected, resolution=0.02)
+
+
+def test_bars_and_checkpoints_are_refused_by_name(key, tmp_path) -> None:
+    process = LANGUAGE.process("odds")
+    for algorithm in (ParticleGibbs(4, 5), PIMH(ParticleFilter(4), 5), PMMH(ParticleFilter(4), 5)):
+        name = type(algorithm).__name__
+        with pytest.raises(ValueError, match=f"{name} runs as one .* split into calls"):
+            infer(key, process, algorithm, progress=True)
+        with pytest.raises(ValueError, match=f"{name} runs as one .* split into calls"):
+            infer(key, process, algorithm, checkpoint=tmp_path / "state.npz")

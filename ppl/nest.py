@@ -11,6 +11,7 @@ on it is the first half of SMC^2; without parameters it is a system of islands (
 Shape letters: N outer particles, M inner particles.
 """
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jurax.ppl import random
+from jurax.ppl.cost import Cost
 from jurax.ppl.family import draw_parameters, parameters_of
 from jurax.ppl.population import DEAD, Population
 from jurax.ppl.process import AbstractProcess
@@ -95,6 +97,11 @@ class Nested(AbstractProcess):
             return jnp.all(at_rest) | (population.status == DEAD)
 
         return jax.vmap(ended)(particles.values, particles.population)
+
+    def cost(self, before, after):
+        """Unknown: what inner populations spend is not counted."""
+        del before, after
+        return Cost(*[jnp.nan] * len(dataclasses.fields(Cost)))
 
     def record(self, particles, t):
         """The parameters and the evidence estimates so far."""

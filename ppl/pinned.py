@@ -3,14 +3,12 @@
     Pinned(process, path)   row `slot` makes the moves of `path`, all others those of the process
 
 The row is moved by `replay`, from wherever it stands, so that a path may be given another past
-(ancestor sampling) and caches follow. Where a process has no `replay`, `Storing` makes one out of
-memory: its records hold the particle and its increment, and no density is needed.
+(ancestor sampling) and caches follow. Where a process has no `replay`, `jurax.ppl.storing` makes
+one out of memory.
 
 A *path* is the pytree of records of one row, stacked over steps, `(T + 1, *B, ...)`; steps that
 were not made hold zeros. Shape letters: B problems, N particles, T steps.
 """
-
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jurax.ppl import leaves, random
 from jurax.ppl.combinators import AbstractWrapper
-from jurax.ppl.process import AbstractProcess, gather_rows, missing
+from jurax.ppl.process import AbstractProcess, gather_rows
 
 
 class PinnedParticles(eqx.Module):
@@ -127,120 +125,6 @@ def slot_mask(slot: Int[Array, "*B"], num: int) -> Bool[Array, "*B N"]:
 def particles_slot(particles: PinnedParticles) -> Int[Array, "*B"]:
     """The slot of the pinned row."""
     return jnp.argmax(particles.pinned, axis=-1).astype(jnp.int32)
-
-
-# -------------------------------------------------------------------- processes without densities
-
-
-class StoredParticles(eqx.Module):
-    """Particles of `Storing`, and what a path remembers of a step: the row and its increment."""
-
-    inner: PyTree
-    log_increment: Float[Array, "*B N"]
-
-
-class Storing(AbstractWrapper):
-    """The same process with records of whole particles, so that `replay` is a look-up."""
-
-    process: AbstractProcess
-
-    @property
-    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the wrapped process."""
-        return self.process.target
-
-    @property
-    def layout(self):
-        """Records are particles here."""
-        return None
-
-    def inner(self, particles):
-        """Without the increment."""
-        return particles.inner
-
-    def init(self, key, num_particles):
-        """Draw x_0; consumes `key`."""
-        particles, log_weights = self.process.init(key, num_particles)
-        return StoredParticles(particles, log_weights), log_weights
-
-    def extend(self, key, particles, t):
-        """Draw x_t; consumes `key`."""
-        inner, log_increments = self.process.extend(key, particles.inner, t)
-        return StoredParticles(inner, log_increments), log_increments
-
-    def record(self, particles, t):
-        """The whole particle."""
-        del t
-        return particles
-
-    def replay(self, particles, record, t):
-        """Look the move up; its density is not known."""
-        del particles, t
-        return record, record.log_increment, jnp.full_like(record.log_increment, jnp.nan)
-
-    def gather(self, particles, ancestors):
-        """Rows of both."""
-        inner = self.process.gather(particles.inner, ancestors)
-        return StoredParticles(inner, gather_rows(particles.log_increment, ancestors))
-
-    def where(self, mask, new, old):
-        """Rows of both."""
-        inner = self.process.where(mask, new.inner, old.inner)
-        return StoredParticles(inner, jnp.where(mask, new.log_increment, old.log_increment))
-
-    def settle(self, mask, new, old):
-        """Rows of both: records are read again."""
-        return self.where(mask, new, old)
-
-    def read(self, path: PyTree) -> PyTree:
-        """The records of the wrapped process along a path, `(T + 1, *B, ...)`."""
-        axis = len(self.batch_shape)
-
-        def read_step(stored: PyTree, t: Array) -> PyTree:
-            rows = jax.tree.map(lambda x: jnp.expand_dims(x, axis), stored)
-            record = self.process.record(rows, t)
-            return jax.tree.map(lambda x: jnp.squeeze(x, axis), record)
-
-        return jax.vmap(read_step)(path.inner, jnp.arange(self.num_steps + 1))
-
-    def retire(self, particles, mask):
-        """Forwarded."""
-        return StoredParticles(self.process.retire(particles.inner, mask), particles.log_increment)
-
-
-def replayable(process: AbstractProcess) -> AbstractProcess:
-    """`process` if its moves can be replayed, else `Storing(process)`."""
-    return process if can_replay(process) else Storing(process=process)
-
-
-def can_replay(process: AbstractProcess) -> bool:
-    """Whether `replay` is defined for every step; nothing is computed.
-
-    With free parameters it is not: what is not in the record cannot be replayed.
-    """
-    if getattr(process, "parameters", ()):
-        return False
-    keys = jax.random.key(0)
-    keys = jax.random.split(keys, process.batch_shape) if process.batch_shape else keys
-
-    def replay_all(keys: Array) -> Any:
-        particles, _ = process.init(keys, 1)
-        started, *_ = process.replay(None, process.record(particles, 0), 0)
-        if process.num_steps == 0:
-            return started
-        return process.replay(started, process.record(started, 1), 1)
-
-    try:
-        jax.eval_shape(replay_all, keys)
-    except NotImplementedError:
-        return False
-    return True
-
-
-def check_replay(process: AbstractProcess, purpose: str) -> None:
-    """Refuse a process without `replay` by name."""
-    if not can_replay(process):
-        raise missing(process, "replay", f"the density of its moves for {purpose}")
 
 
 # -------------------------------------------------------------------- the density of a path

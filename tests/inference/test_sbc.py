@@ -48,7 +48,7 @@ def test_tempered_smc_is_calibrated(name: str, key: Array) -> None:
     algorithm = TemperedSMC(512, move=HMC(num_leapfrogs=3), num_moves=3)
     calibration = sbc(key, programs()[name], algorithm, num_replications=200)
     assert "log likelihood" in calibration.ranks and calibration.num_failed == 0
-    assert calibration.passed(0.01 / 3), str(calibration)  # three programs
+    assert calibration.passed(0.01 / 9), str(calibration)  # nine runs with particle MCMC
 
 
 @pytest.mark.slow

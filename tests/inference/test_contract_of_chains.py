@@ -1,0 +1,197 @@
+"""What every algorithm on programs and families promises; a new one registers a line.
+
+jit = eager, one stream for each key and data under `vmap`, one trace for each shape, keys consumed
+once, a readable repr, sizes of 0 refused by name.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jaxtyping import Array
+from numpyro.contrib.control_flow import scan
+
+from jurax.inference import (
+    HMC,
+    IBIS,
+    MALA,
+    MCMC,
+    NUTS,
+    PIMH,
+    PMMH,
+    RWMH,
+    SMC2,
+    SVI,
+    Independence,
+    Islands,
+    ParallelTempering,
+    ParticleFilter,
+    ParticleGibbs,
+    Smoother,
+    TemperedSMC,
+    infer,
+)
+from jurax.ppl import bind
+from tests.inference.test_contract import Counter
+
+pytestmark = pytest.mark.slow
+Y = jnp.array([0.5, -0.3, 1.2, 0.4])
+
+
+def regression(y, counter=None):
+    """Free of scans: a mean and a scale."""
+    count(counter)
+    mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.3))
+    numpyro.sample("y", dist.Normal(mean, scale), obs=y)
+
+
+def walk(y, counter=None):
+    """A random walk with the scale of its noise as a parameter."""
+    count(counter)
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.3))
+
+    def step(x, y_t):
+        x = numpyro.sample("x", dist.Normal(x, scale))
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=y_t)
+        return x, None
+
+    scan(step, numpyro.sample("x_0", dist.Normal(0.0, 1.0)), y)
+
+
+def known_walk(y, counter=None):
+    """The same without parameters."""
+    with numpyro.handlers.condition(data={"scale": jnp.array(0.8)}):
+        walk(y, counter)
+
+
+def count(counter: Counter | None) -> None:
+    if counter is not None:
+        counter.traces += 1
+
+
+# name: (constructor from a size, model, what repr must show)
+ALGORITHMS = {
+    "rwmh": (lambda n: MCMC(RWMH(), n, 20, 2), regression, "RWMH"),
+    "mala": (lambda n: MCMC(MALA(), n, 20, 2), regression, "MALA"),
+    "hmc": (lambda n: MCMC(HMC(num_leapfrogs=2), n, 20, 2), regression, "num_leapfrogs=2"),
+    "nuts": (lambda n: NUTS(n, 10, 2), regression, "NUTS"),
+    "svi": (lambda n: SVI(num_steps=20, num_samples=n), regression, "AutoNormal"),
+    "tempered": (lambda n: TemperedSMC(n, RWMH(), 2), regression, "RWMH"),
+    "waste-free": (lambda n: TemperedSMC(n, RWMH(), 2, waste_free=True), regression, "waste_free"),
+    "ibis": (lambda n: IBIS(n, RWMH()), regression, "IBIS"),
+    "tempering": (lambda n: ParallelTempering(RWMH(), n, 10), regression, "ParallelTempering"),
+    "tempering of a process": (
+        lambda n: ParallelTempering(Independence(), n, betas=(0, 1)),
+        known_walk,
+        "Independence",
+    ),
+    "gibbs": (lambda n: ParticleGibbs(4, n), known_walk, "ParticleGibbs"),
+    "gibbs, exact": (lambda n: ParticleGibbs(4, n, ancestor_sampling="exact"), walk, "exact"),
+    "gibbs, metropolis": (
+        lambda n: ParticleGibbs(4, n, 5, 2, ancestor_sampling="metropolis"),
+        walk,
+        "metropolis",
+    ),
+    "pimh": (lambda n: PIMH(ParticleFilter(4), n), known_walk, "PIMH"),
+    "pmmh": (lambda n: PMMH(ParticleFilter(4), n, 5, 2), walk, "PMMH"),
+    "smc2": (lambda n: SMC2(n, ParticleFilter(4), num_moves=1), walk, "SMC2"),
+    "islands": (lambda n: Islands(n, ParticleFilter(4)), known_walk, "Islands"),
+    "backward": (lambda n: Smoother(n, method="backward"), known_walk, "backward"),
+}
+each_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
+SIZE = 8
+
+
+def run(name: str, key: Array, y: Array = Y, counter: Counter | None = None):
+    constructor, model, _ = ALGORITHMS[name]
+    return infer(key, bind(model, y, counter=counter), constructor(SIZE))
+
+
+def numbers(posterior) -> dict:
+    """What must agree: draws, weights, evidence."""
+    return {
+        "particles": posterior.particles,
+        "log_weights": posterior.log_weights,
+        "log_evidence": posterior.log_evidence,
+    }
+
+
+def assert_same(first: dict, second: dict) -> None:
+    """Up to the rounding of programs that are fused otherwise."""
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
+
+
+@each_algorithm
+@pytest.mark.rank_promotion("allow")  # NUTS and SVI are numpyro's
+def test_jit_and_vmap_over_keys_and_data_change_nothing(name: str, key: Array) -> None:
+    keys, data = jax.random.split(key, 2), jnp.stack([Y, Y[::-1]])
+    alone = [numbers(run(name, k, y)) for k, y in zip(keys, data, strict=True)]
+    again = numbers(run(name, keys[0], data[0]))
+    for a, b in zip(jax.tree.leaves(alone[0]), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)  # the key decides everything
+    assert_same(alone[0], jax.jit(lambda k, y: numbers(run(name, k, y)))(keys[0], data[0]))
+    mapped = jax.vmap(lambda k, y: numbers(run(name, k, y)))(keys, data)
+    for i in range(2):
+        assert_same(alone[i], jax.tree.map(lambda x, i=i: x[i], mapped))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(alone[0]["particles"]))
+    different = [
+        not np.array_equal(a, b)
+        for a, b in zip(*(jax.tree.leaves(x["particles"]) for x in alone), strict=True)
+    ]
+    assert any(different)
+
+
+@each_algorithm
+@pytest.mark.rank_promotion("allow")
+def test_one_trace_for_each_shape(name: str, key: Array) -> None:
+    """Other keys and data of the same shape run no line of the program again inside the loop."""
+    counter = Counter()
+    run(name, key, Y, counter)
+    run(name, jax.random.fold_in(key, 1), Y + 1, counter)
+    known = counter.traces
+    binding = Counter()
+    eqx.filter_eval_shape(lambda: bind(ALGORITHMS[name][1], Y, counter=binding))
+    run(name, jax.random.fold_in(key, 2), Y + 2, counter)
+    per_call = counter.traces - known
+    assert per_call <= 4, f"{per_call} runs of the model on the host for each call"
+
+
+NUMPYRO = ("nuts", "svi")  # the library splits its keys in ways that the checker complains about
+
+
+@pytest.mark.parametrize("name", [n for n in ALGORITHMS if n not in NUMPYRO])
+def test_keys_are_consumed_once(name: str, key: Array, key_reuse) -> None:
+    run(name, key)
+
+
+@each_algorithm
+def test_repr_says_what_it_is(name: str) -> None:
+    constructor, _, shown = ALGORITHMS[name]
+    algorithm = constructor(SIZE)
+    assert shown in repr(algorithm) and "8" in repr(algorithm)
+    assert algorithm == constructor(SIZE) and hash(algorithm) == hash(constructor(SIZE))
+
+
+@each_algorithm
+def test_a_size_of_nothing_is_refused(name: str, key: Array) -> None:
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        constructor, model, _ = ALGORITHMS[name]
+        infer(key, bind(model, Y), constructor(0))
+
+
+@pytest.mark.parametrize("name", ["gibbs", "pimh", "pmmh", "smc2", "islands"])
+def test_an_inner_population_of_nothing_is_refused(name: str, key: Array) -> None:
+    empty = {
+        "gibbs": lambda: ParticleGibbs(0, 3),
+        "pimh": lambda: PIMH(ParticleFilter(0), 3),
+        "pmmh": lambda: PMMH(ParticleFilter(0), 3),
+        "smc2": lambda: SMC2(3, ParticleFilter(0)),
+        "islands": lambda: Islands(3, ParticleFilter(0)),
+    }
+    with pytest.raises(ValueError, match="num_particles must be at least 1, got 0"):
+        infer(key, bind(ALGORITHMS[name][1], Y), empty[name]())

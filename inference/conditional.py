@@ -30,7 +30,7 @@ from jurax.inference import ancestor
 from jurax.inference.compose import ess_below, when
 from jurax.inference.extend import Extend
 from jurax.inference.kernel import AbstractKernel, Info
-from jurax.inference.loop import Run, run_steps
+from jurax.inference.loop import RECORDS, Run, run_steps
 from jurax.inference.resample import Resample
 from jurax.inference.resampling import Systematic
 from jurax.ppl import AbstractProcess, Population, genealogy, random, weights
@@ -151,7 +151,7 @@ class ConditionalFilter(eqx.Module):
         key_init, key_steps, key_pick = random.split(key, 3)
         pinned = Pinned(process=process, path=path)  # pyright: ignore[reportCallIssue]
         population = self.kernel.init(key_init, pinned, self.num_particles)
-        run = run_steps(self.kernel, key_steps, population, pinned, history=True)
+        run = run_steps(self.kernel, key_steps, population, pinned, storage=RECORDS)
         row = random.categorical(key_pick, run.population.log_weights)
         length = gather_rows(run.population.particles.length, row[..., None])[..., 0]
         traced = trace_row(run.records, run.info["ancestors"], row)

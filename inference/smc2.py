@@ -31,8 +31,8 @@ from jurax.inference.particle_filter import ParticleFilter
 from jurax.inference.pimh import check_filter
 from jurax.inference.resample import Resample
 from jurax.inference.resampling import Systematic
-from jurax.inference.sampler import AbstractSampler, posterior_of
-from jurax.ppl import AbstractProcess, Cost, Population, Posterior, random
+from jurax.inference.sampler import AbstractSampler, final_key, posterior_of
+from jurax.ppl import AbstractProcess, Population, Posterior, random
 from jurax.ppl.family import parameter_view
 from jurax.ppl.nest import Nested, NestedParticles, nest
 
@@ -170,11 +170,9 @@ class SMC2(AbstractSampler):
         parameter_view(process)  # refuses a process without parameters
         return nest(self.filter.prepare(process), self.filter)
 
-    def run(self, key: Array, process: AbstractProcess, budget: Cost | None = None) -> Posterior:
-        """Run and draw one inner particle of each; consumes `key`."""
-        key_run, key_draw = random.split(key)
-        posterior = super().run(key_run, process, budget)
-        return draw_inner(key_draw, posterior)
+    def conclude(self, key_steps: Array, run: Run, process: AbstractProcess) -> Posterior:
+        """Draw one inner particle of each row, by `final_key`."""
+        return draw_inner(final_key(key_steps, process), self.report(run, process))
 
     def report(self, run: Run, process: AbstractProcess) -> Posterior:
         """Weighted (values, population)."""

@@ -18,9 +18,9 @@ from jurax.inference import (
     infer,
     pmmh,
 )
-from jurax.inference.chains import Trajectory
 from jurax.inference.parameter_update import ParameterUpdate
 from jurax.inference.particle_gibbs import GibbsCycle
+from jurax.inference.trajectory import Trajectory
 from jurax.ppl import AbstractProcess, Cost, StateSpaceModel, family, laws
 from jurax.ppl.walk import Walk
 from tests.exact import Language, PrefixProcess, normalize, string_of

@@ -175,7 +175,11 @@ def test_pmmh_over_the_strength_agrees_with_the_grid(key) -> None:
     grid = np.linspace(0, 3, 3001)
     evidence = (prior * np.exp(grid[:, None] * log_reward)).sum(axis=1)
     probabilities = evidence / evidence.sum()
-    models = family(lambda v: toy_at(v["strength"]), {"strength": dist.Uniform(0.0, 3.0)})
+    process = toy(VARIED, "odds")
+    models = family(
+        lambda v: eqx.tree_at(lambda p: p.strength, process, v["strength"]),
+        {"strength": dist.Uniform(0.0, 3.0)},
+    )
     algorithm = PMMH(ParticleFilter(8), 500, 200, num_chains=64)
     posterior = infer(key, models, algorithm)
     assert np.std(np.asarray(posterior.info["log_evidence"])) > 0.05
@@ -185,11 +189,6 @@ def test_pmmh_over_the_strength_agrees_with_the_grid(key) -> None:
     for quantile in (0.05, 0.5, 0.95):
         index = np.searchsorted(cumulative, quantile)
         assert_mean((draws <= grid[index]).mean(axis=1), cumulative[index], resolution=0.02)
-
-
-def toy_at(strength) -> Reasoning:
-    """The language at a strength that may be traced."""
-    return eqx.tree_at(lambda p: p.strength, toy(VARIED, "odds"), strength)
 
 
 @pytest.mark.slow

@@ -117,8 +117,8 @@ def assert_same(first: dict, second: dict) -> None:
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
 
 
-# JAX's checker (0.10) calls a scan over split keys under `vmap` a reuse, in plain JAX code too: it is
-# on where chains or islands are not mapped. Their steps are checked in `mcmc/test_kernels.py`.
+# JAX's checker (0.10) takes a scan over split keys under `vmap` for a reuse, in plain JAX too: it
+# is on where chains or islands are not mapped. Their steps are checked in `mcmc/test_kernels.py`.
 KEYS_CHECKED = (
     "tempered",
     "waste-free",
@@ -133,17 +133,17 @@ KEYS_CHECKED = (
 
 @each_algorithm
 @pytest.mark.rank_promotion("allow")
-def test_runs_keep_their_promises(name: str, key: Array, monkeypatch) -> None:
+def test_runs_keep_their_promises(name: str, seed: int, monkeypatch) -> None:
     """Two compilations: eager runs, and the same keys and data under jit and vmap."""
     kind, traces = type(ALGORITHMS[name][0](SIZE)), []
     traced = kind.run
     monkeypatch.setattr(kind, "run", lambda *a, **k: traces.append(1) or traced(*a, **k))
-    keys, data = jax.random.split(key, 2), jnp.stack([Y, Y[::-1]])
+    seeds, data = jnp.array([seed, seed + 1], jnp.uint32), jnp.stack([Y, Y[::-1]])
     with jax.debug_key_reuse(name in KEYS_CHECKED):
-        alone = [numbers(run(name, jax.random.clone(keys[i]), data[i])) for i in range(2)]
-        again = numbers(run(name, jax.random.clone(keys[0]), data[0]))
+        alone = [numbers(run(name, jax.random.key(seeds[i]), data[i])) for i in range(2)]
+        again = numbers(run(name, jax.random.key(seeds[0]), data[0]))
         assert len(traces) == 1  # other keys and data of one shape compile nothing
-    mapped = jax.jit(jax.vmap(lambda k, y: numbers(run(name, k, y))))(keys, data)
+    mapped = jax.jit(jax.vmap(lambda s, y: numbers(run(name, jax.random.key(s), y))))(seeds, data)
     for a, b in zip(jax.tree.leaves(alone[0]), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)  # the key decides everything
     for i in range(2):

@@ -70,7 +70,7 @@ ALGORITHMS = {
     "mala": (lambda n: MCMC(MALA(), n, 20, 2), regression, "MALA"),
     "hmc": (lambda n: MCMC(HMC(num_leapfrogs=2), n, 20, 2), regression, "num_leapfrogs=2"),
     "nuts": (lambda n: NUTS(n, 10, 2), regression, "NUTS"),
-    "svi": (lambda n: SVI(num_steps=20, num_samples=n), regression, "AutoNormal"),
+    "svi": (lambda n: SVI(num_steps=20, num_samples=n), regression, "num_steps=20"),
     "tempered": (lambda n: TemperedSMC(n, RWMH(), 2), regression, "RWMH"),
     "waste-free": (lambda n: TemperedSMC(n, RWMH(), 2, waste_free=True), regression, "waste_free"),
     "ibis": (lambda n: IBIS(n, RWMH()), regression, "IBIS"),

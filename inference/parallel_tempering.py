@@ -30,6 +30,7 @@ from jurax.inference.replicas import (
 from jurax.inference.swap import spread_ladder, swap
 from jurax.inference.whole import AbstractWholeProgram
 from jurax.ppl import AbstractProcess, Cost, Posterior, random, weights
+from jurax.ppl.population import DEAD, OK
 from jurax.ppl.program import Program
 from jurax.ppl.unconstrained import Unconstrained
 
@@ -130,6 +131,7 @@ class ParallelTempering(AbstractWholeProgram):
         inputs = jnp.arange(self.num_samples), random.split(key_draw, self.num_samples)
         replicas, (states, log_likelihood, rates, acceptance) = jax.lax.scan(step, replicas, inputs)
         swap_rates = jnp.mean(rates, axis=0)
+        has_no_mass = jnp.all(jnp.isneginf(log_likelihood[:, -1]))
         return states, {
             "swap_rates": swap_rates,
             "barrier": jnp.sum(1 - swap_rates),
@@ -137,7 +139,7 @@ class ParallelTempering(AbstractWholeProgram):
             "acceptance": jnp.mean(acceptance, axis=0),
             "log_likelihood": log_likelihood[:, -1],
             "log_evidence": stepping_stones(log_likelihood, betas),
-            "status": replicas.status,
+            "status": jnp.where(has_no_mass & (replicas.status == OK), DEAD, replicas.status),
         }
 
     def _warm_up(

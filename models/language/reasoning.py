@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jurax.models.language.model import AbstractLanguageModel, AbstractReward, State
+from jurax.models.language.model import AbstractLanguageModel, AbstractReward, State, Steps
 from jurax.ppl import AbstractProcess, Cost
 from jurax.ppl.process import gather_rows
 
@@ -154,13 +154,41 @@ class Reasoning(AbstractProcess):
 
     def extend(self, key, particles, t):
         """Draw one step of every row and weight it by the reward of the new prefix."""
-        shape = particles.length.shape
         active = ~(particles.finished | particles.retired).reshape(-1)
         keys = key.reshape(-1)
         model, steps = self.model.sample_step(
             keys, particles.model, active, self.max_step_tokens, self.temperature
         )
-        reward, log_odds = particles.reward, jnp.zeros(active.shape)
+        return self._advance(particles, model, steps, t)
+
+    def replay(self, particles, record, t):
+        """Write the recorded step; `log_probs` is its log mass under the language model.
+
+        The step is read at once behind what each row has read, and the reward is computed anew:
+        a row may have another past than the one the step was drawn from.
+
+        Raises:
+            NotImplementedError: if the language model has no `score_step`.
+        """
+        shape = record["counts"].shape
+        if isinstance(t, int) and t == 0:
+            start, log_weights = self.init(None, shape[-1])
+            return start, log_weights, jnp.zeros(shape)
+        active = ~particles.finished.reshape(-1)
+        tokens = record["tokens"].reshape(-1, self.max_step_tokens)
+        counts = jnp.where(active, record["counts"].reshape(-1), 0)
+        model, log_probs = self.model.score_step(
+            particles.model, tokens, counts, self.max_step_tokens, self.temperature
+        )
+        steps = Steps(jnp.where(active[:, None], tokens, 0), counts, log_probs)
+        return *self._advance(particles, model, steps, t), log_probs.reshape(shape)
+
+    def _advance(
+        self, particles: Solutions, model: State, steps: Steps, t: Array | int
+    ) -> tuple[Solutions, Array]:
+        """Append a step to every row and weight it by the reward of the new prefix."""
+        shape = particles.length.shape
+        reward, log_odds = particles.reward, jnp.zeros(steps.counts.shape)
         if self.reward is not None:
             reward, log_odds = self.reward.score(particles.reward, steps)
         log_odds = log_odds.reshape(shape)
@@ -183,7 +211,7 @@ class Reasoning(AbstractProcess):
         )
         return extended, increments
 
-    def _potential(self, log_odds: Array, particles: Solutions, t: Array) -> Array:
+    def _potential(self, log_odds: Array, particles: Solutions, t: Array | int) -> Array:
         """Log G_t for strength 1."""
         if self.reward is None:
             return jnp.zeros_like(log_odds)
@@ -218,7 +246,7 @@ class Reasoning(AbstractProcess):
         return with_caches(light, new.model, new.reward)
 
     def record(self, particles, t):
-        """Tokens and reward of step t."""
+        """Tokens, their number and the reward of step t."""
         places = (*particles.length.shape, self.max_step_tokens)
         slots = particles.step_start[..., None] + last_index(places)
         inside = slots < particles.length[..., None]
@@ -228,7 +256,8 @@ class Reasoning(AbstractProcess):
         if self.num_steps > 0:
             score = jnp.take(particles.log_odds, jnp.maximum(t - 1, 0), axis=-1)
             log_odds = jnp.where(t > 0, score, log_odds)
-        return {"tokens": tokens, "log_odds": log_odds}
+        counts = particles.length - particles.step_start
+        return {"tokens": tokens, "counts": counts, "log_odds": log_odds}
 
     def output(self, particles):
         """Texts, lengths, rewards and log-probabilities; no caches."""

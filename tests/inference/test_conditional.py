@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 
 from jurax.inference import (
+    SSP,
     ConditionalFilter,
     Multinomial,
     ParticleGibbs,
     Residual,
+    ResidualSystematic,
     Stratified,
     Systematic,
+    Tempered,
     ancestor,
 )
 from jurax.ppl import laws
@@ -31,6 +34,10 @@ SCHEMES = {
     "stratified": Stratified(),
     "multinomial": Multinomial(),
     "residual": Residual(),
+    "residual-systematic": ResidualSystematic(),
+    "ssp": SSP(),
+    "tempered": Tempered(Systematic(), 2.0),
+    "tempered ssp": Tempered(SSP(), 2.0),
 }
 each_scheme = pytest.mark.parametrize("name", SCHEMES)
 SHORT = Language.draw(seed=7, num_symbols=2, depth=2, stop=False)

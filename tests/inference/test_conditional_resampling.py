@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jurax.inference import Multinomial, Residual, Stratified, Systematic
+from jurax.inference import (
+    SSP,
+    Multinomial,
+    Residual,
+    ResidualSystematic,
+    Stratified,
+    Systematic,
+)
 from jurax.ppl.walk import Walk
 
 SCHEMES = {
@@ -18,6 +25,8 @@ SCHEMES = {
     "stratified": Stratified(),
     "multinomial": Multinomial(),
     "residual": Residual(),
+    "residual-systematic": ResidualSystematic(),
+    "ssp": SSP(),
 }
 each_scheme = pytest.mark.parametrize("name", SCHEMES)
 WEIGHTS = {  # expected counts below 1, above 1, above 2, whole, and 0

@@ -188,10 +188,13 @@ def test_bad_input_is_refused_by_name(key) -> None:
 
 
 @pytest.mark.slow
-def test_gibbs_samples_texts_of_a_language_model_without_densities(key) -> None:
-    """Reasoning has no `replay`: whole particles are stored. 64 chains from a filter's path."""
+def test_gibbs_samples_texts_of_a_language_model_without_densities(key, monkeypatch) -> None:
+    """A model that scores no steps: whole particles are stored. 64 chains from a filter's path."""
+    from jurax.models.language.model import AbstractLanguageModel
     from tests.models.language.test_reasoning import toy
+    from tests.models.language.toy import PrefixModel
 
+    monkeypatch.setattr(PrefixModel, "score_step", AbstractLanguageModel.score_step)
     language = Language.draw(5, num_symbols=2, depth=3, stop=True)
     algorithm = ParticleGibbs(4, 500, 20, num_chains=64)
     posterior = infer(key, toy(language, "odds"), algorithm)

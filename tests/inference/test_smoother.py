@@ -158,33 +158,42 @@ def summarize(smoother: Smoother, process, statistic: Callable, key: Array, num:
 
 @each_smoother
 def test_linear_gaussian_moments_and_pairs(name: str, key: Array) -> None:
-    """Means, second moments and products of neighbours, and of the ends, within 4 errors."""
+    """Means, second moments, products of neighbours and of the two ends, within 4 errors.
+
+    cov(x_0, x_T) = prod_t J_t cov(x_T), with the gains J_t = cov(x_t, x_{t+1}) / cov(x_{t+1}).
+    """
     model = LinearGaussian.simulate(jax.random.key(11), num_steps=5)
     exact = model.smoothed()
     mean, second = exact.means[:, 0], exact.covariances[:, 0, 0] + exact.means[:, 0] ** 2
     pairs = exact.cross_covariances[:, 0, 0] + mean[1:] * mean[:-1]
+    gains = exact.cross_covariances[:, 0, 0] / exact.covariances[1:, 0, 0]
+    ends = jnp.prod(gains) * exact.covariances[-1, 0, 0] + mean[0] * mean[-1]
 
     def statistic(path: Float[Array, "T1 1"]) -> Array:
         x = path[:, 0]
-        return jnp.concatenate([x, x**2, x[1:] * x[:-1]])
+        return jnp.concatenate([x, x**2, x[1:] * x[:-1], x[:1] * x[-1:]])
 
     values = summarize(SMOOTHERS[name], model, statistic, key, 300)
-    expected = np.concatenate([mean, second, pairs, np.ones(1)])
+    expected = np.concatenate([mean, second, pairs, [ends], np.ones(1)])
     assert_mean(values, expected, limit=4.5, resolution=0.08)
 
 
 @slow
 @each_smoother
 def test_hidden_markov_pairs(name: str, key: Array) -> None:
+    """Joint probabilities of neighbours and of the two ends, a Markov chain between them."""
     model = hmm(5)
     exact = model.smoothed()
+    steps = np.asarray(exact.pairs / exact.pairs.sum(axis=2, keepdims=True))
+    ends = np.asarray(exact.smoothed[0])[:, None] * np.linalg.multi_dot(list(steps))
 
     def statistic(path: Array) -> Array:
         ones = jax.nn.one_hot(path, 2)
-        return (ones[:-1, :, None] * ones[1:, None, :]).reshape(-1)
+        neighbours = ones[:-1, :, None] * ones[1:, None, :]
+        return jnp.append(neighbours.reshape(-1), ones[0][:, None] * ones[-1][None])
 
     values = summarize(SMOOTHERS[name], model, statistic, key, 300)
-    expected = np.append(np.asarray(exact.pairs).reshape(-1), 1.0)
+    expected = np.concatenate([np.asarray(exact.pairs).reshape(-1), ends.reshape(-1), [1.0]])
     assert_mean(values, expected, limit=4.5, resolution=0.01)
 
 

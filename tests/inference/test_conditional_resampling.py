@@ -68,6 +68,7 @@ def test_conditional_law_is_the_law_weighted_by_the_pinned_offspring(name, num, 
                 assert abs(found.get(atom, 0.0) - expected.get(atom, 0.0)) < 1e-10, (i, atom)
 
 
+@pytest.mark.slow
 @each_scheme
 def test_large_populations_keep_the_pinned_parent_in_single_precision(name, key) -> None:
     log_weights = 3 * jax.random.normal(key, (1000,))

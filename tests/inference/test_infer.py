@@ -292,6 +292,7 @@ def test_a_hosted_process_runs_under_the_same_filter(key: Array) -> None:
         assert abs(probability - expected[text]) < 5 * error + 0.01
 
 
+@pytest.mark.slow
 def test_a_hosted_process_obeys_the_law() -> None:
     algorithm = ParticleFilter(num_particles=2, ess_threshold=0.95)
     report = laws.check_unbiased(algorithm, Words(1))

@@ -120,6 +120,7 @@ def test_smc2_agrees_with_the_grid(threshold, key) -> None:
     assert bool(jnp.all(resampled > 0)) == (threshold > 0)
 
 
+@pytest.mark.slow
 def test_smc2_moves_and_names_its_parameters(key) -> None:
     posterior = infer(key, strengths(), SMC2(16, ParticleFilter(4), ess_threshold=0.95))
     assert posterior.particles["strength"].shape == (16,)

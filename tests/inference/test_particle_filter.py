@@ -54,6 +54,7 @@ CROSS = [(scheme, "odds") for scheme in SCHEMES] + [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("scheme", "reward_target"), CROSS, ids=str)
 def test_every_string_is_unbiased_with_a_threshold_that_fires(scheme, reward_target) -> None:
@@ -178,6 +179,7 @@ def check_evidence(scheme, num_particles: int, shape, seed: int) -> None:
         assert_unbiased_evidence(estimates, exact, limit=4.0)
 
 
+@pytest.mark.slow
 @each_scheme
 @pytest.mark.parametrize("num_particles", [1, 2, 4, 16])
 def test_evidence_is_unbiased(scheme, num_particles: int, seed: int) -> None:

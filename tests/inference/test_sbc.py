@@ -83,6 +83,7 @@ def test_an_algorithm_that_ignores_the_data_is_caught_by_the_log_likelihood(key:
     assert min(p_values["mean"], p_values["scale"]) > 1e-4
 
 
+@pytest.mark.slow
 def test_ranks_of_exact_draws_and_their_figure(key: Array, tmp_path) -> None:
     """A program whose posterior is its prior: independent draws, uniform ranks."""
 

@@ -156,6 +156,7 @@ def summarize(smoother: Smoother, process, statistic: Callable, key: Array, num:
     return jax.jit(lambda keys: jax.lax.map(run, keys))(jax.random.split(key, num))
 
 
+@pytest.mark.slow
 @each_smoother
 def test_linear_gaussian_moments_and_pairs(name: str, key: Array) -> None:
     """Means, second moments, products of neighbours and of the two ends, within 4 errors.
@@ -210,6 +211,7 @@ def test_backward_paths_do_not_coalesce(key: Array) -> None:
 # -------------------------------------------------------------------- fixed lag
 
 
+@pytest.mark.slow
 def test_a_lag_of_the_whole_series_is_the_traceback(key: Array) -> None:
     model = LinearGaussian.simulate(jax.random.key(11), num_steps=5)
     traced = infer(key, model, Smoother(50))

@@ -16,6 +16,7 @@ def forms(model):
     return {"process": model, "program": sequential(model.program())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["process", "program"])
 def test_paths_of_a_hidden_markov_model(form, x64, key):
     model = HiddenMarkovModel.simulate(key, num_steps=3, num_states=2)

@@ -107,6 +107,7 @@ def test_the_optimal_weight_does_not_depend_on_the_draw(key: Array) -> None:
     assert float(increments[0]) == pytest.approx(float(predictive), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_ten_dimensions_agree_with_kalman(key: Array) -> None:
     """A bootstrap filter is off by many nats here; the optimal proposal is not."""
     series = LinearGaussian.simulate(jax.random.key(1), num_steps=20, num_states=10)

@@ -26,6 +26,7 @@ def run(models, prompts, keys, num_particles=8, **options):
     return process, infer(keys, process, ParticleFilter(num_particles, ess_threshold=0.9))
 
 
+@pytest.mark.slow
 def test_incremental_reward_equals_scoring_the_whole_text(models) -> None:
     """After resampling, the cached reward of each row is that of its text read at once."""
     keys = jax.random.split(jax.random.key(0), 4)
@@ -71,6 +72,7 @@ def same_particles(models, num_particles: int) -> float:
     return float(np.mean(np.concatenate([s.all(axis=-1).reshape(-1) for s in same])))
 
 
+@pytest.mark.slow
 def test_packing_and_order_do_not_matter_in_x64(x64) -> None:
     models = (
         load_policy(WEIGHTS / "policy.safetensors", dtype=jnp.float64),

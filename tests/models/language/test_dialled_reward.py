@@ -244,6 +244,7 @@ def test_malformed_prompts_are_named():
 # -------------------------------------------------------------------- its quality
 
 
+@pytest.mark.slow
 def test_quality_of_the_default_dials(key):
     suite = problems("validation", 120, seed=0)
     _, last, _, right = pool(key, suite, 64, DialledReward())

@@ -67,6 +67,7 @@ def damage(rng, text):
 THOUSANDS = pytest.param(12, 1000, marks=pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "num_texts"), [(1, 24), (12, 60), (30, 60), THOUSANDS])
 def test_prefixes_of_executor_solutions(width, num_texts, seed):
     suite = problems("train", num_texts, seed=width, lengths=(1, 8))

@@ -211,6 +211,7 @@ def test_rows_at_rest_keep_their_state(key):
     assert (np.asarray(steps.counts)[[0, 2, 4]] == 12).all()
 
 
+@pytest.mark.slow
 def test_steps_are_whole_or_refused(key):
     with pytest.raises(ValueError, match="max_step_tokens is 11.*whole steps of 12"):
         infer(

@@ -63,6 +63,7 @@ def test_data_follow_the_model(key):
     assert abs(frequency[0] - expected[0]) < 0.08
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["process", "program"])
 def test_filter_is_unbiased(form, key):
     key_data, key_runs = jax.random.split(key)

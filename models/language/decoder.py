@@ -229,7 +229,7 @@ def draw_token(
     """Draw a token for every row by inverting the cumulative probabilities; temperature 0 = argmax.
 
     One uniform for each row is drawn from the key of its problem; `key` is consumed. Returns the
-    tokens and their log-probabilities at this temperature.
+    tokens and their log-probabilities at this temperature; at 0 the mode has probability 1.
     """
     log_probs = jax.nn.log_softmax(logits / jnp.where(temperature > 0, temperature, 1.0))
     per_problem = log_probs.reshape(key.shape[0], -1, log_probs.shape[-1])
@@ -243,7 +243,7 @@ def draw_token(
     greedy = jnp.argmax(logits, axis=-1)
     token = jnp.where(temperature > 0, jnp.minimum(drawn, logits.shape[-1] - 1), greedy)
     log_prob = jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
-    return token.astype(jnp.int32), log_prob
+    return token.astype(jnp.int32), jnp.where(temperature > 0, log_prob, 0.0)
 
 
 def log_prob_of(

@@ -86,6 +86,7 @@ class Reasoning(AbstractProcess):
     reward_target: str = eqx.field(static=True)
     num_steps: int = eqx.field(static=True)
     max_step_tokens: int = eqx.field(static=True)
+    law: str = eqx.field(static=True)
     target: str = eqx.field(static=True)
     packed: tuple[int, ...] = eqx.field(static=True)
 
@@ -116,7 +117,8 @@ class Reasoning(AbstractProcess):
         self.temperature = jnp.asarray(non_negative("temperature", temperature), float)
         self.context = model.encode(prompts)
         self.reward_context = None if reward is None else reward.encode(prompts)
-        self.target = describe(reward, reward_target, value, temperature)
+        self.law = f"p = language model at temperature {temperature:g}"
+        self.target = describe(reward, reward_target, value, self.law)
         self._check_room()
 
     @property
@@ -299,7 +301,7 @@ class Reasoning(AbstractProcess):
             (None, None),
             is_leaf=lambda x: x is None,
         )
-        object.__setattr__(bare, "target", describe(None, self.reward_target, 0.0, None))
+        object.__setattr__(bare, "target", describe(None, self.reward_target, 0.0, self.law))
         return bare
 
     # ------------------------------------------------------------ read-outs, on the host
@@ -404,9 +406,8 @@ def with_caches(particles: Solutions, model: State | None, reward: State | None)
     )
 
 
-def describe(reward, reward_target: str, strength: float, temperature: float | None) -> str:
+def describe(reward, reward_target: str, strength: float, law: str) -> str:
     """The target in words and symbols."""
-    law = "p = language model" + ("" if temperature is None else f" at temperature {temperature:g}")
     if reward is None:
         return f"p(x); {law}"
     formula = FORMULAS[reward_target].format(strength=strength)

@@ -98,6 +98,10 @@ def test_packed_problems_are_taken_apart() -> None:
             getattr(packed, method)(*arguments.get(method, ()))
     with pytest.raises(IndexError):
         packed[0][0]
+    assert len(list(packed)) == 2
+    assert packed[-1].particles.tolist() == [3, 4, 5]
+    with pytest.raises(IndexError, match="holds 2 problems, got index 2"):
+        packed[2]
 
 
 def test_text_in_notebooks_is_escaped() -> None:

@@ -136,3 +136,9 @@ def test_a_corrupt_weights_file_is_named(tmp_path) -> None:
 
 def test_text_ends_only_at_the_end_token() -> None:
     assert sum(TOKENIZER.text_ends()) == 1
+
+
+def test_the_target_names_the_temperature(models) -> None:
+    process = Reasoning(*models, PROMPTS[0], temperature=0.0)
+    assert process.target.endswith("r = LikelihoodReward")
+    assert process.prior().target == "p(x); p = language model at temperature 0"

@@ -9,7 +9,17 @@ from jaxtyping import Array
 
 from jurax.inference import Multinomial, ParticleFilter, infer
 from jurax.models.state_space import HiddenMarkovModel, LinearGaussian
-from jurax.ppl import Proposal, StateSpaceModel, laws, propose, random, temper, tilt, twist
+from jurax.ppl import (
+    AbstractProcess,
+    Proposal,
+    StateSpaceModel,
+    laws,
+    propose,
+    random,
+    temper,
+    tilt,
+    twist,
+)
 from jurax.ppl.combinators.propose import Proposed
 from tests.exact import Language
 from tests.inference.test_mutations import assert_broken, plant
@@ -156,8 +166,9 @@ def test_a_tempered_process_may_be_guided() -> None:
     assert laws.enumerate_process(guided).masses == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_process_without_densities_is_refused_by_name() -> None:
+def test_a_process_without_densities_is_refused_by_name(monkeypatch) -> None:
     language = Language.draw(seed=1, num_symbols=2, depth=2, stop=True).process("odds")
+    monkeypatch.setattr(type(language), "replay", AbstractProcess.replay)
     with pytest.raises(NotImplementedError, match="PrefixProcess does not define `replay`"):
         propose(language, PROPOSALS["transition"])
     sampler = StateSpaceModel(

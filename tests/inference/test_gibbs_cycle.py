@@ -131,8 +131,11 @@ def test_users_update_takes_the_place_of_a_kernel(key) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", [None, HMC(num_leapfrogs=3)], ids=["default", "hmc"])
-def test_gibbs_over_parameters_agrees_with_the_exact_posterior(kernel, key) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "resolution"), [(None, 0.05), (HMC(num_leapfrogs=3), 0.02)], ids=["default", "hmc"]
+)
+def test_gibbs_over_parameters_agrees_with_the_exact_posterior(kernel, resolution, key) -> None:
+    """The random walk, the default, mixes more slowly: its check is blunter."""
     y = jnp.array([1.0, 0.5, 2.0])
     gibbs = ParticleGibbs(10, 2000, 300, 50, ancestor_sampling="exact", parameter_kernel=kernel)
     posterior = infer(key, walks(y), gibbs)
@@ -141,4 +144,4 @@ def test_gibbs_over_parameters_agrees_with_the_exact_posterior(kernel, key) -> N
     exact = gain @ np.asarray(y)
     theta = np.asarray(posterior.particles["theta"], np.float64).mean(axis=1)
     paths = np.asarray(posterior.trajectories(), np.float64).reshape(50, 2000, -1).mean(axis=1)
-    assert_mean(np.column_stack([theta, paths]), exact, resolution=0.02)
+    assert_mean(np.column_stack([theta, paths]), exact, resolution=resolution)

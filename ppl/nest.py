@@ -17,12 +17,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jurax.ppl import random
 from jurax.ppl.cost import Cost
 from jurax.ppl.family import draw_parameters, parameters_of
-from jurax.ppl.population import DEAD, Population
+from jurax.ppl.population import DEAD, INVALID, Population
 from jurax.ppl.process import AbstractProcess
 
 
@@ -60,7 +60,9 @@ class Nested(AbstractProcess):
         if parameters_of(self.process):
             values = draw_parameters(self.process, key_values, num_particles)
         population = self.start(random.split(key_inner, num_particles), values)
-        return NestedParticles(values, population), population.log_evidence_estimate
+        return NestedParticles(values, population), _or_nan(
+            population, population.log_evidence_estimate
+        )
 
     def start(self, keys: Array, values: dict[str, Array]) -> Population:
         """Inner populations at time 0, one for each key; consumes `keys`."""
@@ -78,7 +80,7 @@ class Nested(AbstractProcess):
         before = particles.population.log_evidence_estimate
         after = population.log_evidence_estimate
         increments = jnp.where(jnp.isneginf(after), -jnp.inf, after - before)
-        return NestedParticles(particles.values, population), increments
+        return NestedParticles(particles.values, population), _or_nan(population, increments)
 
     def advance(self, keys: Array, values: dict[str, Array], population: Population) -> Population:
         """One step of the inner kernel; consumes `keys`."""
@@ -121,6 +123,11 @@ class Nested(AbstractProcess):
     def row_shape(self, particles):
         """The axis `(N,)`."""
         return particles.population.log_evidence.shape
+
+
+def _or_nan(population: Population, log_weights: Float[Array, " N"]) -> Float[Array, " N"]:
+    """NaN for inner populations with an invalid potential, so that the outer one reports it."""
+    return jnp.where(population.status == INVALID, jnp.nan, log_weights)
 
 
 def nest(process: AbstractProcess, algorithm: Any) -> Nested:

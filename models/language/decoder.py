@@ -253,7 +253,7 @@ def log_prob_of(
 
     Example:
         >>> logits = jnp.log(jnp.array([[[0.25, 0.75]]]))
-        >>> float(log_prob_of(logits, jnp.array([[1]]), jnp.array(0.0)))
+        >>> float(log_prob_of(logits, jnp.array([[1]]), jnp.array(0.0))[0, 0])
         0.0
     """
     scaled = jax.nn.log_softmax(logits / jnp.where(temperature > 0, temperature, 1.0))

@@ -22,7 +22,8 @@ from jaxtyping import Array, Key
 from jurax.inference import BestOfN, ParticleFilter, SelfConsistency, infer
 from jurax.models.language.model import AbstractLanguageModel, AbstractReward
 from jurax.models.language.questions import Question
-from jurax.models.language.reasoning import Reasoning, check_target
+from jurax.models.language.reasoning import Reasoning
+from jurax.models.language.reward_targets import check_target
 from jurax.ppl import Posterior
 
 # How the shipped reward enters the particle filter; chosen on validation problems.

@@ -22,14 +22,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jurax.models.language.model import AbstractLanguageModel, AbstractReward, State, Steps
+from jurax.models.language.reward_targets import (
+    check_target,
+    describe,
+    log_potential,
+    stored_strength,
+)
 from jurax.ppl import AbstractProcess, Cost
 from jurax.ppl.process import gather_rows
-
-FORMULAS = {
-    "emission": "p(x) * prod_t r_t^{strength:g}",
-    "odds": "p(x) * prod_t (r_t / (1 - r_t))^{strength:g}",
-    "value": "p(x) * r_T^{strength:g}",
-}
 
 
 class Solutions(eqx.Module):
@@ -343,31 +343,6 @@ class Reasoning(AbstractProcess):
             )
 
 
-def log_potential(
-    reward_target: str, log_odds: Float[Array, "..."], previous: Float[Array, "..."]
-) -> Float[Array, "..."]:
-    """Log G_t for strength 1; `previous` holds the log-odds before, +inf for r_0 = 1.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> float(log_potential("value", jnp.array(0.0), jnp.array(jnp.inf)))
-        -0.6931471824645996
-    """
-    if reward_target == "odds":
-        return log_odds
-    log_reward = jax.nn.log_sigmoid(log_odds)
-    if reward_target == "emission":
-        return log_reward
-    return log_reward - jax.nn.log_sigmoid(previous)
-
-
-def log_potentials(reward_target: str, log_odds: Float[Array, "*B N T"]) -> Float[Array, "*B N"]:
-    """Log prod_t G_t of whole solutions for strength 1; NaN marks steps that were not made."""
-    before = jnp.concatenate([jnp.full_like(log_odds[..., :1], jnp.inf), log_odds[..., :-1]], -1)
-    steps = log_potential(reward_target, log_odds, before)
-    return jnp.sum(jnp.where(jnp.isnan(log_odds), 0.0, steps), axis=-1)
-
-
 def append(
     tokens: Int[Array, "*B N S"],
     length: Int[Array, "*B N"],
@@ -406,27 +381,6 @@ def with_caches(particles: Solutions, model: State | None, reward: State | None)
     )
 
 
-def describe(reward, reward_target: str, strength: float, law: str) -> str:
-    """The target in words and symbols."""
-    if reward is None:
-        return f"p(x); {law}"
-    formula = FORMULAS[reward_target].format(strength=strength)
-    return f"{formula}; {law}, r = {type(reward).__name__}"
-
-
-def stored_strength(reward: AbstractReward | None, reward_target: str) -> float:
-    """The strength that is stored with a reward."""
-    if reward is None:
-        return 0.0
-    stored = dict(reward.strengths)
-    if reward_target not in stored:
-        raise ValueError(
-            f"no strength is stored with {type(reward).__name__} for reward_target="
-            f"{reward_target!r}; pass strength=..."
-        )
-    return stored[reward_target]
-
-
 def check_prompts(prompts: list[str]) -> None:
     """At least one prompt, none of them empty."""
     if not prompts:
@@ -434,13 +388,6 @@ def check_prompts(prompts: list[str]) -> None:
     for i, prompt in enumerate(prompts):
         if not isinstance(prompt, str) or not prompt.strip():
             raise ValueError(f"prompt {i} is empty or not a text: {prompt!r}")
-
-
-def check_target(reward_target: str) -> str:
-    """A known reward target."""
-    if reward_target not in FORMULAS:
-        raise ValueError(f"reward_target must be one of {sorted(FORMULAS)}, got {reward_target!r}")
-    return reward_target
 
 
 def at_least(name: str, value: int, bound: int) -> int:

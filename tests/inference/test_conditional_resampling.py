@@ -81,6 +81,7 @@ def test_large_populations_keep_the_pinned_parent_in_single_precision(name, key)
     assert bool(jnp.all((slots >= 0) & (slots < 700)))
 
 
+@pytest.mark.slow
 @each_scheme
 def test_keys_are_consumed_once(name, key, key_reuse) -> None:
     SCHEMES[name].conditional(key, jnp.log(jnp.array([0.2, 0.9, 0.35])), 3, 1)

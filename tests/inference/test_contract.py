@@ -230,6 +230,7 @@ class Counted(AbstractProcess):
 # -------------------------------------------------------------------- kernels
 
 
+@pytest.mark.slow
 @each_kernel
 def test_a_step_keeps_structure_types_and_info(name: str, key: Array) -> None:
     kernel = KERNELS[name]
@@ -257,6 +258,7 @@ def test_a_step_is_the_same_eagerly(name: str, key: Array, key_reuse) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.slow
 @each_kernel
 def test_dead_populations_stay_dead(name: str, key: Array) -> None:
     key_init, key_step = jax.random.split(key)

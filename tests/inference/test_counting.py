@@ -9,6 +9,7 @@ from jurax.inference.resampling import Multinomial, Residual, Stratified, System
 SCHEMES = [Systematic(), Stratified(), Multinomial(), Residual()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 63, 64, 65, 1000, 4097, 70_001])
 def test_prefix_sum_is_exact(key: Array, length: int) -> None:
     values = jax.random.randint(key, (length,), 0, 1000)

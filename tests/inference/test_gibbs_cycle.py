@@ -119,6 +119,7 @@ def test_a_stale_parameter_breaks_the_joint_law(key, monkeypatch) -> None:
         assert_mean(geweke_draws(key), second_moments())
 
 
+@pytest.mark.slow
 def test_users_update_takes_the_place_of_a_kernel(key) -> None:
     y = jnp.array([1.0, 0.5, 2.0])
     gibbs = ParticleGibbs(10, 300, 20, 20, ancestor_sampling="exact", parameter_kernel=conjugate)

@@ -32,6 +32,7 @@ def test_evidence_and_moments_of_a_conjugate_normal(name: str, key: Array) -> No
     assert resampled.min() >= 2 and posterior.info["num_steps"][0] == 40
 
 
+@pytest.mark.slow
 def test_new_data_later_give_the_evidence_of_all(key: Array, tmp_path) -> None:
     from jurax.ppl import Posterior
 

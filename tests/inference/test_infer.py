@@ -137,6 +137,7 @@ def test_dead_populations_are_reported(algorithm, at: int, key: Array) -> None:
 # -------------------------------------------------------------------- budgets
 
 
+@pytest.mark.slow
 def test_budgets_are_never_exceeded(key: Array) -> None:
     free = infer(key, process(), FILTER)
     spent = float(free.cost.decoded_tokens)

@@ -65,6 +65,7 @@ def test_every_string_is_unbiased_with_a_threshold_that_fires(scheme, reward_tar
     assert fired > 20 and rested > 20, str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @each_scheme
 def test_every_string_of_equal_length_is_unbiased(scheme) -> None:

@@ -28,6 +28,7 @@ VARIED = Language.draw(seed=3, num_symbols=2, depth=4, stop=True)  # 30 strings
 # -------------------------------------------------------------------- laws
 
 
+@pytest.mark.slow
 def test_pimh_leaves_path_and_estimate_invariant(x64) -> None:
     """From the exact law of (path, Zhat), which conditional runs have, one step gives it again."""
     language = Language.draw(seed=7, num_symbols=2, depth=2, stop=False)
@@ -137,6 +138,7 @@ ALGORITHMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_jit_and_vmap_change_nothing_and_keys_are_consumed_once(name, key) -> None:
     process, algorithm = LANGUAGE.process("odds"), ALGORITHMS[name](6)

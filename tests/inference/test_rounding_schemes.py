@@ -35,6 +35,7 @@ LANGUAGE = Language.draw(seed=7, num_symbols=2, depth=3, stop=True)
 # -------------------------------------------------------------------- laws of counts
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @each_scheme
 @pytest.mark.parametrize("name", WEIGHTS)

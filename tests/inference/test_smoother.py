@@ -75,6 +75,7 @@ def tiny(resampler: Callable, **arguments) -> Smoother:
     return Smoother(2, "backward", resampler=resampler, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("num_moves", [None, pytest.param(1, marks=slow)])
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ PROPOSALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["both", pytest.param("transition", marks=pytest.mark.slow)])
 def test_every_path_is_unbiased_under_a_proposal(name: str) -> None:

@@ -129,6 +129,7 @@ def test_errors_of_correlated_draws_grow_by_hand() -> None:
     np.testing.assert_allclose(law.standard_errors, np.sqrt(1 / 32), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_windows_and_moments_of_the_warm_up() -> None:
     counts, ends = schedule(300)
     assert not counts[:75].any() and not counts[-50:].any() and ends.sum() >= 2

@@ -45,6 +45,7 @@ def test_incremental_reward_equals_scoring_the_whole_text(models) -> None:
     np.testing.assert_allclose(cached, log_odds.reshape(4, 8), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_log_probability_of_a_solution_equals_a_full_pass(models) -> None:
     """The policy's running log-probability is that of the text read from scratch."""
     model, _ = models

@@ -14,10 +14,11 @@ from jurax.models.language.gates import auc
 from jurax.models.language.model import Steps
 from jurax.models.language.noisy_executor import NoisyExecutor
 from jurax.models.language.programs import EXAMPLE
-from jurax.models.language.reasoning import FORMULAS, Reasoning, log_potentials
+from jurax.models.language.reasoning import Reasoning
 from jurax.models.language.regchain import problems, to_chains
 from jurax.models.language.regchain_check import liveness
 from jurax.models.language.regchain_corpus import write_solutions
+from jurax.models.language.reward_targets import FORMULAS, log_potentials
 from tests.statistics import assert_mean
 
 ROWS = 64  # every score of these tests has this many rows: one compilation

@@ -28,7 +28,8 @@ from jurax.models.language.noisy_executor import NoisyExecutor
 from jurax.models.language.programs import EXAMPLE
 from jurax.ppl import laws
 from jurax.ppl.family import family
-from jurax.ppl.pinned import can_replay, replay_path
+from jurax.ppl.pinned import replay_path
+from jurax.ppl.storing import can_replay
 from tests.exact import Language, normalize
 from tests.models.language.test_reasoning import toy
 from tests.statistics import assert_mean, total_variation

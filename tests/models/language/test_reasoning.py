@@ -14,9 +14,10 @@ from jurax.models.language.executor import ExecutorDials, executor_law
 from jurax.models.language.model import AbstractReward, State, Steps
 from jurax.models.language.noisy_executor import NoisyExecutor
 from jurax.models.language.programs import EXAMPLE
-from jurax.models.language.reasoning import FORMULAS, Reasoning
+from jurax.models.language.reasoning import Reasoning
 from jurax.models.language.regchain import problems
 from jurax.models.language.regchain_corpus import write_step
+from jurax.models.language.reward_targets import FORMULAS
 from jurax.ppl import Cost, laws
 from tests.exact import Language
 from tests.models.language.toy import models_of
@@ -226,6 +227,7 @@ def test_temperature_zero_is_one_solution_for_all(key):
 # -------------------------------------------------------------------- packing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward_target", ODDS_FIRST)
 def test_a_problem_does_not_see_what_it_is_packed_with(reward_target, key):
     suite = problems("test", 6, seed=0, lengths=(1, 6))

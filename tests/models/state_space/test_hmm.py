@@ -88,6 +88,7 @@ def test_filter_is_unbiased(form, key):
     assert np.all(difference < 5 * error + 2e-3)  # the ratio has bias O(1/N)
 
 
+@pytest.mark.slow
 def test_replay_gives_transition_probabilities(key):
     model = HiddenMarkovModel.simulate(key, num_steps=3)
     states = jnp.array([0, 1, 2])

@@ -30,6 +30,7 @@ def test_grid_in_single_precision(key):
     assert abs(single - double) < 5e-3  # against standard deviations of log Zhat near .2
 
 
+@pytest.mark.slow
 def test_grid_equals_quadrature_of_one_step(x64, key):
     """T = 1: x_1 has the stationary law, so p(y_1) is one integral."""
     model = StochasticVolatility.simulate(key, num_steps=1)

@@ -74,6 +74,7 @@ def test_resampling_with_a_lookahead_preserves_the_measure() -> None:
     assert report, str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("fragment", "fault"),

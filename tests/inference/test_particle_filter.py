@@ -143,6 +143,7 @@ def pool(key, process: PrefixProcess, algorithm: ParticleFilter) -> jax.Array:
     return shares.at[posterior.particles.prefix].add(posterior.normalized())
 
 
+@pytest.mark.slow
 @each_scheme
 @pytest.mark.parametrize("shape", [VARIED, EQUAL], ids=["varied", "equal"])
 def test_pool_is_the_posterior(scheme, shape, seed: int) -> None:

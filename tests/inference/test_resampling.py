@@ -220,6 +220,7 @@ def test_mean_counts_in_single_precision(scheme, key: Array) -> None:
 # -------------------------------------------------------------------- the kernel
 
 
+@pytest.mark.slow
 @each_scheme
 @pytest.mark.parametrize("num_particles", [None, 3, 9])
 def test_the_kernel_moves_mass_into_the_evidence(scheme, num_particles, key: Array) -> None:

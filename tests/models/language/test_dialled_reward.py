@@ -258,6 +258,7 @@ def test_quality_of_the_default_dials(key):
     assert 0.2 < share.mean() < 0.6 and right.any(axis=1).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_bonus_misleads_best_of_n(key):
     suite = problems("validation", 120, seed=0)
     shares = []

@@ -134,6 +134,7 @@ def test_frequencies_are_those_of_the_law(key):
         assert_estimate(found, expected, error, resolution=0.004)
 
 
+@pytest.mark.slow
 def test_whole_solutions_follow_the_law_of_the_corpus_writer(key):
     # Two independent writers of one law: the same problems, the share of right answers of each.
     suite = problems("validation", 60, seed=0)

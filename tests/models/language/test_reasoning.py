@@ -495,6 +495,7 @@ def test_rewards_of_zero_for_all_kill_the_population(algorithm, reward_target, k
     assert posterior.distribution(process.answer).values == []
 
 
+@pytest.mark.slow
 def test_a_dead_problem_does_not_touch_its_neighbour(key):
     # Rows 0, 1 (problem 0) die at step 2; rows 2, 3 (problem 1) live.
     prompts = [EXAMPLE, EXAMPLE]

@@ -36,6 +36,7 @@ from jurax.inference.resample import Resample
 from jurax.inference.resampling import Systematic
 from jurax.inference.resampling.tempered import selection_of
 from jurax.ppl import AbstractProcess, Population, genealogy, random, weights
+from jurax.ppl.checks import at_least
 from jurax.ppl.leaves import move_axis
 from jurax.ppl.pinned import Pinned, PinnedParticles, clear_beyond, particles_slot, slot_mask
 from jurax.ppl.process import gather_rows
@@ -118,8 +119,7 @@ class ConditionalFilter(eqx.Module):
 
     def __check_init__(self):
         ess_below(self.ess_threshold)
-        if self.num_particles < 1:
-            raise ValueError(f"num_particles must be at least 1, got {self.num_particles}")
+        at_least(1, num_particles=self.num_particles)
         if not hasattr(self.resampler, "conditional"):
             raise TypeError(
                 f"{self.resampler!r} has no `conditional(key, log_weights, num_particles, "

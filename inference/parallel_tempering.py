@@ -30,6 +30,7 @@ from jurax.inference.replicas import (
 from jurax.inference.swap import spread_ladder, swap
 from jurax.inference.whole import AbstractWholeProgram
 from jurax.ppl import AbstractProcess, Cost, Posterior, random, weights
+from jurax.ppl.checks import at_least
 from jurax.ppl.population import DEAD, OK
 from jurax.ppl.program import Program
 from jurax.ppl.unconstrained import Unconstrained
@@ -82,8 +83,7 @@ class ParallelTempering(AbstractWholeProgram):
         rises = all(a < b for a, b in zip(betas, betas[1:], strict=False))
         if len(betas) < 2 or betas[0] < 0 or betas[-1] != 1 or not rises:
             raise ValueError(f"betas must increase from at least 0 to 1, got {self.betas}")
-        if self.num_replicas < 2:
-            raise ValueError(f"num_replicas must be at least 2, got {self.num_replicas}")
+        at_least(2, num_replicas=self.num_replicas)
 
     def run(self, key: Array, program: Any, budget: Cost | None = None) -> Posterior:  # type: ignore[override]
         """Warm up, draw; consumes `key`."""

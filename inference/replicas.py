@@ -7,7 +7,6 @@ Shape letters: R replicas, D dimensions, P parts of a composed Markov kernel.
 """
 
 import abc
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -131,12 +130,7 @@ class ChainReplicas(AbstractReplicaKernel):
 
     def output(self, states):
         """Values by site name."""
-
-        def sites(x: Array) -> dict[str, Any]:
-            values = self.view.evaluate(x)
-            return {**values.latent, **values.deterministic}
-
-        return lifted(sites, states.ndim - 1)(states)
+        return lifted(self.view.sites, states.ndim - 1)(states)
 
 
 class IndependenceReplicas(AbstractReplicaKernel):

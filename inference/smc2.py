@@ -33,6 +33,7 @@ from jurax.inference.resample import Resample
 from jurax.inference.resampling import Systematic
 from jurax.inference.sampler import AbstractSampler, final_key, posterior_of
 from jurax.ppl import AbstractProcess, Population, Posterior, random
+from jurax.ppl.checks import at_least
 from jurax.ppl.family import parameter_view
 from jurax.ppl.nest import Nested, NestedParticles, nest
 
@@ -52,8 +53,7 @@ class PMMHMove(AbstractKernel):
     num_moves: int = eqx.field(static=True, default=3)
 
     def __check_init__(self):
-        if self.num_moves < 1:
-            raise ValueError(f"num_moves must be at least 1, got {self.num_moves}")
+        at_least(1, num_moves=self.num_moves)
 
     def step(self, key, population, process):
         """Move every particle; consumes `key`."""

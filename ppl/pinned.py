@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jurax.ppl import leaves, random
-from jurax.ppl.combinators import AbstractWrapper
-from jurax.ppl.process import AbstractProcess, gather_rows
+from jurax.ppl.combinators.wrapper import AbstractAugmenting
+from jurax.ppl.process import AbstractProcess
 
 
 class PinnedParticles(eqx.Module):
@@ -28,7 +28,7 @@ class PinnedParticles(eqx.Module):
     length: Int[Array, "*B N"]
 
 
-class Pinned(AbstractWrapper):
+class Pinned(AbstractAugmenting):
     """`process` with one row that follows `path`; starts in a slot drawn uniformly.
 
     Attributes:
@@ -38,15 +38,6 @@ class Pinned(AbstractWrapper):
 
     process: AbstractProcess
     path: PyTree
-
-    @property
-    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the wrapped process."""
-        return self.process.target
-
-    def inner(self, particles):
-        """Without the marks."""
-        return particles.inner
 
     def init(self, key, num_particles):
         """Draw x_0 and a slot, in which the path starts; consumes `key`."""
@@ -82,32 +73,6 @@ class Pinned(AbstractWrapper):
         """Put the one row where `pinned` is, among the others."""
         copies = self.process.gather(row[0], jnp.zeros(pinned.shape, jnp.int32))
         return self.process.where(pinned, copies, others[0]), jnp.where(pinned, row[1], others[1])
-
-    def gather(self, particles, ancestors):
-        """Move rows and marks; after a resampling the caller says which copy is pinned."""
-        inner = self.process.gather(particles.inner, ancestors)
-        return PinnedParticles(inner, *gather_rows((particles.pinned, particles.length), ancestors))
-
-    def where(self, mask, new, old):
-        """Choose rows and marks."""
-        return self._choose(self.process.where, mask, new, old)
-
-    def settle(self, mask, new, old):
-        """Settle rows, choose marks."""
-        return self._choose(self.process.settle, mask, new, old)
-
-    def _choose(self, choose, mask, new, old):
-        marks = (jnp.where(mask, getattr(new, k), getattr(old, k)) for k in ("pinned", "length"))
-        return PinnedParticles(choose(mask, new.inner, old.inner), *marks)
-
-    def retire(self, particles, mask):
-        """Retire rows of the wrapped process."""
-        inner = self.process.retire(particles.inner, mask)
-        return PinnedParticles(inner, particles.pinned, particles.length)
-
-    def row_shape(self, particles):
-        """The axes `(*B, N)`."""
-        return particles.pinned.shape
 
 
 def draw_slot(key: Array, num: int) -> Int[Array, "*B"]:

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from jurax.ppl.combinators import AbstractWrapper
-from jurax.ppl.process import AbstractProcess, gather_rows, missing
+from jurax.ppl.combinators.wrapper import AbstractAugmenting
+from jurax.ppl.process import AbstractProcess, missing
 
 
 class StoredParticles(eqx.Module):
@@ -22,24 +22,15 @@ class StoredParticles(eqx.Module):
     log_increment: Float[Array, "*B N"]
 
 
-class Storing(AbstractWrapper):
+class Storing(AbstractAugmenting):
     """The same process with records of whole particles, so that `replay` is a look-up."""
 
     process: AbstractProcess
 
     @property
-    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the wrapped process."""
-        return self.process.target
-
-    @property
     def layout(self):
         """Records are particles here."""
         return None
-
-    def inner(self, particles):
-        """Without the increment."""
-        return particles.inner
 
     def init(self, key, num_particles):
         """Draw x_0; consumes `key`."""
@@ -61,16 +52,6 @@ class Storing(AbstractWrapper):
         del particles, t
         return record, record.log_increment, jnp.full_like(record.log_increment, jnp.nan)
 
-    def gather(self, particles, ancestors):
-        """Rows of both."""
-        inner = self.process.gather(particles.inner, ancestors)
-        return StoredParticles(inner, gather_rows(particles.log_increment, ancestors))
-
-    def where(self, mask, new, old):
-        """Rows of both."""
-        inner = self.process.where(mask, new.inner, old.inner)
-        return StoredParticles(inner, jnp.where(mask, new.log_increment, old.log_increment))
-
     def settle(self, mask, new, old):
         """Rows of both: records are read again."""
         return self.where(mask, new, old)
@@ -85,10 +66,6 @@ class Storing(AbstractWrapper):
             return jax.tree.map(lambda x: jnp.squeeze(x, axis), record)
 
         return jax.vmap(read_step)(path.inner, jnp.arange(self.num_steps + 1))
-
-    def retire(self, particles, mask):
-        """Forwarded."""
-        return StoredParticles(self.process.retire(particles.inner, mask), particles.log_increment)
 
 
 def replayable(process: AbstractProcess) -> AbstractProcess:

@@ -114,6 +114,11 @@ class Unconstrained(eqx.Module):
         """T(x): values by site name."""
         return self.evaluate(x).latent
 
+    def sites(self, x: Float[Array, " D"]) -> dict[str, Array]:
+        """Values of latent and deterministic sites by name."""
+        values = self.evaluate(x)
+        return {**values.latent, **values.deterministic}
+
     def draw(self, key: Array) -> Float[Array, " D"]:
         """A draw from the prior; consumes `key`."""
         return self.flatten(self._draw_sites(key))

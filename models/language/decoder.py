@@ -231,7 +231,7 @@ def draw_token(
     One uniform for each row is drawn from the key of its problem; `key` is consumed. Returns the
     tokens and their log-probabilities at this temperature; at 0 the mode has probability 1.
     """
-    log_probs = jax.nn.log_softmax(logits / jnp.where(temperature > 0, temperature, 1.0))
+    log_probs = tempered(logits, temperature)
     per_problem = log_probs.reshape(key.shape[0], -1, log_probs.shape[-1])
     cumulative = jnp.cumsum(jnp.exp(per_problem), axis=-1)
     total = cumulative[..., -1:]
@@ -240,10 +240,9 @@ def draw_token(
     )
     points = (1 - uniform)[..., None] * total
     drawn = jnp.sum(cumulative < points, axis=-1).reshape(-1)
-    greedy = jnp.argmax(logits, axis=-1)
-    token = jnp.where(temperature > 0, jnp.minimum(drawn, logits.shape[-1] - 1), greedy)
+    token = jnp.minimum(drawn, logits.shape[-1] - 1)
     log_prob = jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
-    return token.astype(jnp.int32), jnp.where(temperature > 0, log_prob, 0.0)
+    return token.astype(jnp.int32), log_prob
 
 
 def log_prob_of(
@@ -256,7 +255,12 @@ def log_prob_of(
         >>> float(log_prob_of(logits, jnp.array([[1]]), jnp.array(0.0))[0, 0])
         0.0
     """
-    scaled = jax.nn.log_softmax(logits / jnp.where(temperature > 0, temperature, 1.0))
-    drawn = jnp.take_along_axis(scaled, tokens[..., None], axis=-1)[..., 0]
-    greedy = jnp.where(jnp.argmax(logits, axis=-1) == tokens, 0.0, -jnp.inf)
-    return jnp.where(temperature > 0, drawn, greedy)
+    log_probs = tempered(logits, temperature)
+    return jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+
+
+def tempered(logits: Float[Array, "*R V"], temperature: Float[Array, ""]) -> Float[Array, "*R V"]:
+    """Log-probabilities of all tokens at this temperature; at 0 the mode has probability 1."""
+    log_probs = jax.nn.log_softmax(logits / jnp.where(temperature > 0, temperature, 1.0))
+    is_mode = jnp.arange(logits.shape[-1]) == jnp.argmax(logits, axis=-1, keepdims=True)
+    return jnp.where(temperature > 0, log_probs, jnp.where(is_mode, 0.0, -jnp.inf))

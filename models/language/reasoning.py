@@ -29,6 +29,7 @@ from jurax.models.language.reward_targets import (
     stored_strength,
 )
 from jurax.ppl import AbstractProcess, Cost
+from jurax.ppl.checks import at_least
 from jurax.ppl.process import gather_rows
 
 
@@ -106,11 +107,11 @@ class Reasoning(AbstractProcess):
         check_prompts(prompts)
         self.model, self.reward = model, reward
         self.packed = () if isinstance(prompt, str) else (len(prompts),)
-        self.num_steps = at_least(
-            "max_steps", model.max_steps if max_steps is None else max_steps, 0
-        )
-        default = model.max_step_tokens if max_step_tokens is None else max_step_tokens
-        self.max_step_tokens = at_least("max_step_tokens", default, 1)
+        max_steps = model.max_steps if max_steps is None else max_steps
+        max_step_tokens = model.max_step_tokens if max_step_tokens is None else max_step_tokens
+        at_least(0, max_steps=max_steps)
+        at_least(1, max_step_tokens=max_step_tokens)
+        self.num_steps, self.max_step_tokens = int(max_steps), int(max_step_tokens)
         self.reward_target = check_target(reward_target)
         value = stored_strength(reward, reward_target) if strength is None else strength
         self.strength = jnp.asarray(non_negative("strength", value), float)
@@ -388,13 +389,6 @@ def check_prompts(prompts: list[str]) -> None:
     for i, prompt in enumerate(prompts):
         if not isinstance(prompt, str) or not prompt.strip():
             raise ValueError(f"prompt {i} is empty or not a text: {prompt!r}")
-
-
-def at_least(name: str, value: int, bound: int) -> int:
-    """An integer of at least `bound`."""
-    if value < bound:
-        raise ValueError(f"{name} must be at least {bound}, got {value}")
-    return int(value)
 
 
 def non_negative(name: str, value: float) -> float:

@@ -262,5 +262,6 @@ def log_prob_of(
 def tempered(logits: Float[Array, "*R V"], temperature: Float[Array, ""]) -> Float[Array, "*R V"]:
     """Log-probabilities of all tokens at this temperature; at 0 the mode has probability 1."""
     log_probs = jax.nn.log_softmax(logits / jnp.where(temperature > 0, temperature, 1.0))
-    is_mode = jnp.arange(logits.shape[-1]) == jnp.argmax(logits, axis=-1, keepdims=True)
+    tokens = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    is_mode = tokens == jnp.argmax(logits, axis=-1, keepdims=True)
     return jnp.where(temperature > 0, log_probs, jnp.where(is_mode, 0.0, -jnp.inf))

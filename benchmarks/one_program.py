@@ -101,7 +101,7 @@ def algorithms(length: float, replicates: int) -> dict[str, object]:
         ),
         "PMMH": PMMH(ParticleFilter(150), scaled(2000), scaled(1000), replicates),
         "SMC^2": SMC2(scaled(200), ParticleFilter(150)),
-        "tempered SMC": TemperedSMC(scaled(400), HMC(num_leapfrogs=10), num_moves=8, dense=False),
+        "tempered SMC": TemperedSMC(scaled(1600), HMC(num_leapfrogs=10), num_moves=32, dense=False),
         "NUTS": NUTS(scaled(600), scaled(600), replicates),
     }
 

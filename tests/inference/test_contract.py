@@ -51,7 +51,7 @@ ALGORITHMS = {
     "filter, ssp": (lambda n: ParticleFilter(n, SSP(), 0.9), "SSP"),
     "filter, tempered": (lambda n: ParticleFilter(n, Tempered(SSP(), 2.0), 0.9), "tau=2.0"),
     "auxiliary": (lambda n: AuxiliaryFilter(n, look_ahead), "lookahead"),
-    "smoother": (Smoother, "traceback"),
+    "smoother": (Smoother, "Smoother"),
     "smoother, fixed lag": (lambda n: Smoother(n, "fixed_lag", lag=1), "fixed_lag"),
     "filter, never": (lambda n: ParticleFilter(n, ess_threshold=0.0), "ess_threshold=0.0"),
     "importance": (ImportanceSampling, "ImportanceSampling"),

@@ -10,6 +10,7 @@ import numpy as np
 
 from jurax.inference import diagnostics
 from jurax.ppl import Posterior
+from jurax.ppl.storage import import_arviz
 
 LARGEST_RHAT = 1.01
 LEAST_ESS = 100  # for each chain, bulk and tail
@@ -32,9 +33,7 @@ def summary(posterior: Posterior) -> Any:
         >>> bool(table.loc["x", "r_hat"] < 1.05), "ess_bulk" in table, "mcse_mean" in table
         (True, True, True)
     """
-    import arviz
-
-    table = arviz.summary(posterior.to_arviz(), round_to="none")
+    table = import_arviz().summary(posterior.to_arviz(), round_to="none")
     return table if posterior.num_chains else table.drop(columns="r_hat")
 
 
@@ -55,13 +54,11 @@ def pareto_k(posterior: Posterior) -> float:
 
     NaN where all weights are equal (after a final resampling) or there are too few of them.
     """
-    import arviz
-
     log_weights = np.asarray(posterior.log_weights, np.float64).reshape(-1)
     finite = log_weights[np.isfinite(log_weights)]
     if len(finite) < 25 or np.ptp(finite) == 0:
         return float("nan")
-    return float(arviz.psislw(finite)[1])
+    return float(import_arviz().psislw(finite)[1])
 
 
 def _advice_on_chains(posterior: Posterior) -> list[str]:

@@ -1,6 +1,7 @@
 """Posteriors on disk and in ArviZ. Files are NumPy archives: no pickles, no code."""
 
 import importlib.metadata
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -86,10 +87,17 @@ def load(posterior_class: type, history_class: type, path: Path) -> Any:
     )
 
 
+def import_arviz() -> Any:
+    """ArviZ, without the notice of a coming version that 0.23 prints once a day."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\s*ArviZ is undergoing", FutureWarning)
+        import arviz
+    return arviz
+
+
 def to_arviz(posterior: Any, key: jax.Array) -> Any:
     """Equally weighted draws and diagnostics as an ArviZ object (0.x or 1.x)."""
-    import arviz
-
+    arviz = import_arviz()
     groups = _groups_of_chains(posterior) if posterior.num_chains else _groups(posterior, key)
     major = int(importlib.metadata.version("arviz").split(".")[0])
     data = arviz.from_dict(groups) if major >= 1 else arviz.from_dict(**groups)

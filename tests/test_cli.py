@@ -73,6 +73,7 @@ def test_demo_prints_methods_strength_and_files(stand_in, tmp_path: Path) -> Non
         (("solve", "--num-problems", "0"), "--num-problems"),
         (("demo", "--num-problems", "0"), "--num-problems"),
         (("solve", "--seed", "-1"), "--seed"),
+        (("demo", "--seed", "4294967296"), "--seed"),
         (("solve", "--reward-target", "sum"), "reward_target must be one of"),
         (("solve", "--input", "missing.jsonl"), "cannot read problems from missing.jsonl"),
     ],

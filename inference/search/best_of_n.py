@@ -37,10 +37,14 @@ class BestOfN(AbstractSampler):
         """One extension."""
         return Extend()
 
-    def report(self, run, process):
-        """All weight on the best sample."""
+    def prepare(self, process):
+        """The process as it is; one without scores is refused before the first step."""
         if not hasattr(process, "step_scores"):
             raise missing(process, "step_scores", "the rewards of the steps")
+        return process
+
+    def report(self, run, process):
+        """All weight on the best sample."""
         posterior = posterior_of(
             run, process, f"heuristic: best of {self.num_particles} by {self.score} reward"
         )

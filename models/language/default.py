@@ -67,7 +67,7 @@ def load_policy(path: str | Path, dtype: DTypeLike = jnp.float32) -> Transformer
         decoder=Decoder.of(transformer),
         tokenizer=TOKENIZER,
         max_length=MAX_LENGTH,
-        max_steps=tokenizer.MAX_STEPS,
+        max_steps=tokenizer.MAX_STEPS + 1,  # the answer is a step of its own
         max_step_tokens=TOKENS_PER_STEP,
     )
 

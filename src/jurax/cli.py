@@ -25,7 +25,10 @@ messages = Console(stderr=True)
 
 NumProblems = Annotated[int, typer.Option(min=1, help="Number of generated problems.")]
 NumParticles = Annotated[int, typer.Option(min=1, help="Samples or particles of each problem.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of generated problems and of all draws.")]
+Seed = Annotated[
+    int,
+    typer.Option(min=0, max=2**32 - 1, help="Seed of generated problems and of all draws."),
+]
 
 
 @app.callback()

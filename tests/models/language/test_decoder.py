@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jurax.inference import BestOfN, ParticleFilter, infer
-from jurax.models.language import Reasoning, load_default, memory, regchain
+from jurax.models.language import Reasoning, load_default, memory, regchain, tokenizer
 from jurax.models.language.default import TOKENIZER, WEIGHTS, load_policy, load_reward
 from jurax.models.language.model import Steps
 
@@ -86,6 +86,12 @@ def test_packing_and_order_do_not_matter_in_x64(x64) -> None:
 def test_packing_and_order_hardly_matter_in_float32(models) -> None:
     # 384 particles; a near tie may turn one of them.
     assert same_particles(models, 64) >= 0.999
+
+
+def test_the_longest_prompt_has_room_for_its_answer(models) -> None:
+    steps = " ".join(f"r{i}: A + B" for i in range(1, tokenizer.MAX_STEPS + 1))
+    process = Reasoning(*models, f"A=7 B=12 C=3 {steps} ? r{tokenizer.MAX_STEPS}")
+    assert process.num_steps == tokenizer.MAX_STEPS + 1
 
 
 def test_temperature_zero_decodes_greedily(models) -> None:

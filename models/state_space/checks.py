@@ -19,21 +19,23 @@ def check_shape(name: str, value: ArrayLike, shape: tuple[int, ...], reason: str
 
 
 def check_covariance(name: str, value: ArrayLike) -> None:
-    """Refuse a matrix that is not symmetric and positive definite.
+    """Refuse a matrix that is not symmetric with eigenvalues >= 0 (0: a constant direction).
 
     Example:
         >>> check_covariance("noise", np.array([[1.0, 2.0], [2.0, 1.0]]))
         Traceback (most recent call last):
             ...
-        ValueError: noise must be symmetric with eigenvalues > 0, got eigenvalues from -1 to 3
+        ValueError: noise must be symmetric with eigenvalues >= 0, got eigenvalues from -1 to 3
     """
     if isinstance(value, jax.core.Tracer):
         return
     matrix = np.asarray(value, np.float64)
     eigenvalues = np.linalg.eigvalsh(matrix) if np.isfinite(matrix).all() else np.array([np.nan])
-    if not (np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6) and eigenvalues.min() > 0):
+    is_symmetric = np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6)
+    rounding = 1e-5 * abs(eigenvalues).max()
+    if not (is_symmetric and eigenvalues.min() >= -rounding):
         raise ValueError(
-            f"{name} must be symmetric with eigenvalues > 0, got eigenvalues from "
+            f"{name} must be symmetric with eigenvalues >= 0, got eigenvalues from "
             f"{eigenvalues.min():g} to {eigenvalues.max():g}"
         )
 

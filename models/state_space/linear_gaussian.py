@@ -28,7 +28,7 @@ class LinearGaussian(AbstractStateSpace):
     Attributes:
         observations: y_1..y_T.
         transition_matrix: A.
-        transition_covariance: Q.
+        transition_covariance: Q; a filter of particles needs eigenvalues > 0, Kalman's >= 0.
         observation_matrix: C.
         observation_covariance: R.
         initial_mean: m.
@@ -69,7 +69,7 @@ class LinearGaussian(AbstractStateSpace):
         self._check()
 
     def _check(self) -> None:
-        """Refuse shapes that do not fit C, noises without a density, rows NaN in part."""
+        """Refuse shapes that do not fit C, matrices that are no covariances, rows NaN in part."""
         observed, states = self.observation_matrix.shape
         reason = f"observation_matrix is {observed} x {states}"
         check_shape("observations", self.observations, (self.num_steps, observed), reason)

@@ -9,6 +9,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+def relative(log_weights: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
+    """Compute w_i / max_j w_j; all 0 for a dead population.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> relative(jnp.array([3.0, -jnp.inf, 3.0])).tolist()
+        [1.0, 0.0, 1.0]
+    """
+    return _scaled(log_weights)[1]
+
+
 def _scaled(log_weights: Float[Array, "*B N"]) -> tuple[Array, Array]:
     """Return (max, exp(log_weights - max)); the maximum of a dead population counts as 0."""
     top = jnp.max(log_weights, axis=-1)

@@ -26,7 +26,8 @@ from jurax.inference.search.best_of_n import aggregate
 from jurax.models.language import regchain
 from jurax.models.language.default import load_default
 from jurax.models.language.dialled_reward import DialledReward
-from jurax.models.language.reasoning import Reasoning, log_potentials
+from jurax.models.language.reasoning import Reasoning
+from jurax.models.language.reward_targets import log_potentials
 
 SIZES = (4, 16, 64)
 BATCH = 25

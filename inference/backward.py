@@ -141,9 +141,15 @@ def _move(
 def log_density(
     particles: PyTree, record: PyTree, t: Int[Array, ""], process: AbstractProcess
 ) -> Float[Array, " N"]:
-    """Log m_{t+1} G_{t+1} of the move of each particle of time t to the record beside it."""
+    """Log m_{t+1} G_{t+1} of the move of each particle of time t to the record beside it.
+
+    A move that cannot be made may have no density (inf - inf): NaN counts as 0, for a categorical
+    draw takes a row of NaN before all others. A potential that is NaN where the filter went has
+    been reported by the filter.
+    """
     _, log_increments, log_probs = process.replay(particles, record, t + 1)
-    return log_increments + log_probs
+    total = log_increments + log_probs
+    return jnp.where(jnp.isnan(total), -jnp.inf, total)
 
 
 NOT_MARKOV = (

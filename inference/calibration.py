@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jurax.inference.comparison import wilson_interval
+from jurax.ppl.checks import at_least
 
 NUM_BINS = 10
 
@@ -191,8 +192,7 @@ def reliability_bins(
 
 def membership(probabilities: Probabilities, num_bins: int) -> Float[np.ndarray, "B K"]:
     """Indicator of the bin of each problem."""
-    if num_bins < 1:
-        raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+    at_least(1, num_bins=num_bins)
     index = np.minimum((probabilities * num_bins).astype(int), num_bins - 1)
     return np.eye(num_bins)[index]
 

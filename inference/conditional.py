@@ -13,7 +13,8 @@ slot is uniform; at a resampling, ancestors a and slot k have the probability
     r(a) 1{a_k = i} / (N W_i),      i the slot before, r the law of the scheme,
 
 which sums to 1 because E[counts_i] = N W_i. So nothing is asked of a scheme but that, neither
-exchangeable slots nor a sorted order, and no slot is overwritten.
+exchangeable slots nor a sorted order, and no slot is overwritten. Parents drawn by other weights v
+(`Tempered`) have V_i for W_i, and children keep w / v.
 
 Shape letters: B problems, N particles, T steps.
 """
@@ -30,10 +31,12 @@ from jurax.inference import ancestor
 from jurax.inference.compose import ess_below, when
 from jurax.inference.extend import Extend
 from jurax.inference.kernel import AbstractKernel, Info
-from jurax.inference.loop import Run, run_steps
+from jurax.inference.loop import RECORDS, Run, run_steps
 from jurax.inference.resample import Resample
 from jurax.inference.resampling import Systematic
+from jurax.inference.resampling.tempered import selection_of
 from jurax.ppl import AbstractProcess, Population, genealogy, random, weights
+from jurax.ppl.checks import at_least
 from jurax.ppl.leaves import move_axis
 from jurax.ppl.pinned import Pinned, PinnedParticles, clear_beyond, particles_slot, slot_mask
 from jurax.ppl.process import gather_rows
@@ -59,11 +62,13 @@ class ConditionalResample(AbstractKernel):
         parent = ancestor.MOVES[self.ancestor_sampling](key_parent, population, process)
         ancestors, slot = self._draw(key_draw, population, parent)
         gathered = process.gather(population.particles, ancestors)
+        selection = selection_of(self.scheme, population.log_weights)
+        kept = population.log_weights - jnp.where(jnp.isneginf(selection), 0.0, selection)
         pinned = slot_mask(slot, population.num_particles)
         resampled = Population(
             particles=PinnedParticles(gathered.inner, pinned, gathered.length),
-            log_weights=jnp.zeros_like(population.log_weights),
-            log_evidence=population.log_evidence + weights.log_mean(population.log_weights),
+            log_weights=gather_rows(kept, ancestors),
+            log_evidence=population.log_evidence + weights.log_mean(selection),
             time=population.time,
             status=population.status,
         )
@@ -114,8 +119,7 @@ class ConditionalFilter(eqx.Module):
 
     def __check_init__(self):
         ess_below(self.ess_threshold)
-        if self.num_particles < 1:
-            raise ValueError(f"num_particles must be at least 1, got {self.num_particles}")
+        at_least(1, num_particles=self.num_particles)
         if not hasattr(self.resampler, "conditional"):
             raise TypeError(
                 f"{self.resampler!r} has no `conditional(key, log_weights, num_particles, "
@@ -151,7 +155,7 @@ class ConditionalFilter(eqx.Module):
         key_init, key_steps, key_pick = random.split(key, 3)
         pinned = Pinned(process=process, path=path)  # pyright: ignore[reportCallIssue]
         population = self.kernel.init(key_init, pinned, self.num_particles)
-        run = run_steps(self.kernel, key_steps, population, pinned, history=True)
+        run = run_steps(self.kernel, key_steps, population, pinned, storage=RECORDS)
         row = random.categorical(key_pick, run.population.log_weights)
         length = gather_rows(run.population.particles.length, row[..., None])[..., 0]
         traced = trace_row(run.records, run.info["ancestors"], row)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jurax.inference import diagnostics
-from jurax.ppl import Posterior, genealogy, weights
+from jurax.ppl import Posterior, weights
 
 
 def log_evidence_variance(
@@ -73,11 +73,6 @@ def relative_variance(
     shares = jnp.zeros(num, normalized.dtype).at[eves].add(normalized)
     ratio = num / max(num - 1, 1)
     return 1 - ratio**power * (1 - jnp.sum(shares**2))
-
-
-def eves(ancestors: Int[Array, "T N"]) -> Int[Array, " N"]:
-    """Slot at time 0 of the ancestor of each final particle."""
-    return genealogy.lineages(ancestors)[0]
 
 
 def combine_evidence(log_estimates: Float[Array, " R"]) -> tuple[float, float]:

@@ -6,7 +6,6 @@ sizes. Shape letters: N particles, D dimensions, P parts of a composed Markov ke
 """
 
 import abc
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -53,6 +52,11 @@ class AbstractFlatProcess(AbstractProcess):
     view: eqx.AbstractVar[Unconstrained]
     dense: eqx.AbstractVar[bool]
 
+    @property
+    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the program."""
+        return self.view.source.target
+
     @abc.abstractmethod
     def log_density(self, population: Population) -> LogDensity:
         """The density that the population represents: x -> (log density, aux)."""
@@ -76,12 +80,7 @@ class AbstractFlatProcess(AbstractProcess):
 
     def output(self, particles):
         """Values by site name."""
-
-        def sites(x: Array) -> dict[str, Any]:
-            values = self.view.evaluate(x)
-            return {**values.latent, **values.deterministic}
-
-        return lifted(sites, particles.x.ndim - 1)(particles.x)
+        return lifted(self.view.sites, particles.x.ndim - 1)(particles.x)
 
     def record(self, particles, t):
         """The vectors."""

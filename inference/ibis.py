@@ -51,11 +51,6 @@ class DataPath(AbstractFlatProcess):
     num_steps: int = eqx.field(static=True)
     dense: bool = eqx.field(static=True)
 
-    @property
-    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the program."""
-        return self.view.source.target
-
     def init(self, key, num_particles):
         """Draws from the prior, weighted by what is no observation; consumes `key`."""
         x = jax.vmap(self.view.draw)(random.split(key, num_particles))

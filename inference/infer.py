@@ -37,7 +37,9 @@ def infer(
         target: a process, or a NumPyro program bound by `jurax.ppl.bind`.
         algorithm: such as `ParticleFilter(num_particles=1024)`.
         budget: what may be spent on each problem. Steps that might exceed it are not made; the
-            posterior then holds what was reached, and its status says so.
+            posterior then holds what was reached, and its status says so. Samplers of populations
+            have budgets, bars and checkpoints; chains (MCMC, NUTS, SVI, parallel tempering,
+            particle Gibbs, PIMH, PMMH) run as one compiled piece and refuse them.
         progress: show a progress bar.
         checkpoint: file that keeps the state after every step; an interrupted run resumes from it
             and ends with the same result. Removed at the end.
@@ -54,12 +56,7 @@ def infer(
         )
     process = as_target(target, algorithm)
     key = check_key(key, process)
-    asks_steps = progress or checkpoint is not None or budget is not None
-    if asks_steps and isinstance(algorithm, AbstractWholeProgram):
-        raise ValueError(
-            f"{type(algorithm).__name__} runs as one compiled piece and has neither a progress bar "
-            "nor checkpoints nor a budget: leave out progress, checkpoint and budget"
-        )
+    check_steps(algorithm, process, budget, progress or checkpoint is not None)
     started = time.perf_counter()
     if getattr(process, "hosted", False) or progress or checkpoint is not None:
         posterior = stepwise.run(
@@ -75,6 +72,25 @@ def infer(
 @eqx.filter_jit
 def _compiled(key: Array, process: AbstractProcess | Program, algorithm: Any, budget: Cost | None):
     return algorithm.run(key, process, budget)
+
+
+def check_steps(algorithm: Any, process: Any, budget: Cost | None, by_step: bool) -> None:
+    """Refuse bars, checkpoints and budgets of algorithms that are one compiled piece."""
+    if budget is not None and not getattr(algorithm, "has_budget", True):
+        raise NotImplementedError(
+            f"{type(algorithm).__name__} has no budget: what its inner populations spend is not "
+            "counted; bound num_particles of both populations instead"
+        )
+    if hasattr(algorithm, "conclude"):  # the steps of a sampler are run one by one
+        return
+    by_step = by_step and not getattr(process, "hosted", False)
+    if by_step or (budget is not None and isinstance(algorithm, AbstractWholeProgram)):
+        raise ValueError(
+            f"{type(algorithm).__name__} runs as one compiled piece and has neither a progress bar "
+            "nor checkpoints nor a budget: leave out progress, checkpoint and budget. Long runs "
+            "are split into calls with keys of their own (chains are independent), each saved by "
+            "`posterior.save`"
+        )
 
 
 def as_target(target: Any, algorithm: Any) -> Any:

@@ -9,6 +9,8 @@ weights proper: the evidence is unbiased for every K and M. Islands may live on 
 Shape letters: K islands, M particles, N = K M.
 """
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -52,6 +54,7 @@ class Islands(AbstractSampler):
     ess_threshold: float = eqx.field(static=True, default=0.5)
     resampler: object = Systematic()
     history: bool | None = eqx.field(static=True, default=False)
+    has_budget: ClassVar[bool] = False
 
     def __check_init__(self):
         check_filter(self.filter)

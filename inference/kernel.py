@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jurax.ppl import AbstractProcess, Population, random
+from jurax.ppl.checks import at_least
 
 Info = dict
 
@@ -21,8 +22,7 @@ class AbstractKernel(eqx.Module):
 
     def init(self, key: Array, process: AbstractProcess, num_particles: int) -> Population:
         """Draw the initial population of `process`; consumes `key`."""
-        if num_particles < 1:
-            raise ValueError(f"num_particles must be at least 1, got {num_particles}")
+        at_least(1, num_particles=num_particles)
         return Population.start(*process.init(key, num_particles))
 
     @abc.abstractmethod

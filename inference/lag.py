@@ -33,11 +33,6 @@ class Remembering(AbstractAugmenting):
     process: AbstractProcess
     places: int = eqx.field(static=True)
 
-    @property
-    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the wrapped process."""
-        return self.process.target
-
     def init(self, key, num_particles):
         """Start the rings; every place holds the record of time 0."""
         inner, log_weights = self.process.init(key, num_particles)

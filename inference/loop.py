@@ -53,6 +53,9 @@ class Storage(eqx.Module):
 
 
 NO_HISTORY = Storage()
+RECORDS = Storage(
+    record=lambda population, process: process.record(population.particles, population.time)
+)
 
 
 def start_run(

@@ -22,6 +22,7 @@ from jurax.inference.mcmc.kernel import AbstractMCMCKernel, ChainState
 from jurax.inference.resample import Resample
 from jurax.inference.resampling import Systematic
 from jurax.ppl import Population, random
+from jurax.ppl.checks import at_least
 from jurax.ppl.process import missing
 
 GAIN = 1.0  # of log step sizes on acceptance: about the inverse slope of one on the other
@@ -42,8 +43,7 @@ class Move(AbstractKernel):
     num_moves: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
-        if self.num_moves < 1:
-            raise ValueError(f"num_moves must be at least 1, got {self.num_moves}")
+        at_least(1, num_moves=self.num_moves)
 
     def step(self, key, population, process):
         """Move every row; consumes `key`."""

@@ -30,6 +30,8 @@ from jurax.inference.replicas import (
 from jurax.inference.swap import spread_ladder, swap
 from jurax.inference.whole import AbstractWholeProgram
 from jurax.ppl import AbstractProcess, Cost, Posterior, random, weights
+from jurax.ppl.checks import at_least
+from jurax.ppl.population import DEAD, OK
 from jurax.ppl.program import Program
 from jurax.ppl.unconstrained import Unconstrained
 
@@ -81,8 +83,7 @@ class ParallelTempering(AbstractWholeProgram):
         rises = all(a < b for a, b in zip(betas, betas[1:], strict=False))
         if len(betas) < 2 or betas[0] < 0 or betas[-1] != 1 or not rises:
             raise ValueError(f"betas must increase from at least 0 to 1, got {self.betas}")
-        if self.num_replicas < 2:
-            raise ValueError(f"num_replicas must be at least 2, got {self.num_replicas}")
+        at_least(2, num_replicas=self.num_replicas)
 
     def run(self, key: Array, program: Any, budget: Cost | None = None) -> Posterior:  # type: ignore[override]
         """Warm up, draw; consumes `key`."""
@@ -130,6 +131,7 @@ class ParallelTempering(AbstractWholeProgram):
         inputs = jnp.arange(self.num_samples), random.split(key_draw, self.num_samples)
         replicas, (states, log_likelihood, rates, acceptance) = jax.lax.scan(step, replicas, inputs)
         swap_rates = jnp.mean(rates, axis=0)
+        has_no_mass = jnp.all(jnp.isneginf(log_likelihood[:, -1]))
         return states, {
             "swap_rates": swap_rates,
             "barrier": jnp.sum(1 - swap_rates),
@@ -137,7 +139,7 @@ class ParallelTempering(AbstractWholeProgram):
             "acceptance": jnp.mean(acceptance, axis=0),
             "log_likelihood": log_likelihood[:, -1],
             "log_evidence": stepping_stones(log_likelihood, betas),
-            "status": replicas.status,
+            "status": jnp.where(has_no_mass & (replicas.status == OK), DEAD, replicas.status),
         }
 
     def _warm_up(

@@ -18,14 +18,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from jurax.inference.chains import (
-    Trajectory,
-    check_traceable,
-    posterior_of_draws,
-    run_chains,
-    run_filter,
-    trajectory_of,
-)
 from jurax.inference.conditional import ConditionalFilter
 from jurax.inference.mcmc.chains import check_counts
 from jurax.inference.mcmc.kernel import AbstractMCMCKernel
@@ -34,9 +26,17 @@ from jurax.inference.mcmc.tuning import schedule
 from jurax.inference.parameter_update import ParameterState, ParameterUpdate, check_update
 from jurax.inference.particle_filter import ParticleFilter
 from jurax.inference.resampling import Systematic
+from jurax.inference.trajectory import (
+    Trajectory,
+    check_traceable,
+    posterior_of_draws,
+    run_chains,
+    run_filter,
+    trajectory_of,
+)
 from jurax.ppl import AbstractProcess, Cost, Posterior, random
 from jurax.ppl.family import parameters_of
-from jurax.ppl.pinned import Storing, check_replay, replayable
+from jurax.ppl.storing import Storing, check_replay, replayable
 
 
 class GibbsState(eqx.Module):

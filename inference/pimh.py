@@ -11,16 +11,16 @@ import jax
 from jaxtyping import Array
 
 from jurax.inference.ancestor import accept
-from jurax.inference.chains import (
+from jurax.inference.mcmc.chains import check_counts
+from jurax.inference.mcmc.kernel import choose_rows
+from jurax.inference.sampler import AbstractSampler
+from jurax.inference.trajectory import (
     Trajectory,
     check_traceable,
     posterior_of_draws,
     run_chains,
     run_filter,
 )
-from jurax.inference.mcmc.chains import check_counts
-from jurax.inference.mcmc.kernel import choose_rows
-from jurax.inference.sampler import AbstractSampler
 from jurax.ppl import AbstractProcess, Cost, Posterior, random
 
 

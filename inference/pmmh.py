@@ -18,13 +18,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jurax.inference.ancestor import accept
-from jurax.inference.chains import (
-    Trajectory,
-    check_traceable,
-    posterior_of_draws,
-    run_chains,
-    run_filter,
-)
 from jurax.inference.mcmc.chains import check_counts
 from jurax.inference.mcmc.kernel import AbstractMCMCKernel
 from jurax.inference.mcmc.rwmh import RWMH
@@ -32,6 +25,13 @@ from jurax.inference.mcmc.tuning import Tuner, schedule
 from jurax.inference.particle_gibbs import add
 from jurax.inference.pimh import check_filter, choose
 from jurax.inference.sampler import AbstractSampler
+from jurax.inference.trajectory import (
+    Trajectory,
+    check_traceable,
+    posterior_of_draws,
+    run_chains,
+    run_filter,
+)
 from jurax.ppl import AbstractProcess, Cost, Posterior, random
 from jurax.ppl.family import parameter_view
 from jurax.ppl.unconstrained import Unconstrained

@@ -7,7 +7,6 @@ Shape letters: R replicas, D dimensions, P parts of a composed Markov kernel.
 """
 
 import abc
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -131,12 +130,7 @@ class ChainReplicas(AbstractReplicaKernel):
 
     def output(self, states):
         """Values by site name."""
-
-        def sites(x: Array) -> dict[str, Any]:
-            values = self.view.evaluate(x)
-            return {**values.latent, **values.deterministic}
-
-        return lifted(sites, states.ndim - 1)(states)
+        return lifted(self.view.sites, states.ndim - 1)(states)
 
 
 class IndependenceReplicas(AbstractReplicaKernel):
@@ -161,15 +155,15 @@ class IndependenceReplicas(AbstractReplicaKernel):
         log_ratio = jnp.where((betas == 0) | jnp.isnan(gain), 0.0, betas * gain)
         acceptance = jnp.exp(jnp.minimum(log_ratio, 0.0))
         accepted = random.bernoulli(key_accept, acceptance)
-        states = self.process.where(accepted, proposed.states, replicas.states)
+        states = choose_rows(accepted, proposed.states, replicas.states)
         log_likelihood = choose_rows(accepted, proposed.log_likelihood, replicas.log_likelihood)
         return Replicas(
             states, log_likelihood, None, jnp.maximum(proposed.status, replicas.status)
         ), acceptance[:, None]
 
     def output(self, states):
-        """What the process keeps of its particles."""
-        return lifted(self.process.output, 1)(states)
+        """Stored states are outputs already: no proposal continues an old path."""
+        return states
 
     def _propose(self, key: Array, num: int) -> Replicas:
         """Paths from the moves, with their total log potentials."""
@@ -179,7 +173,8 @@ class IndependenceReplicas(AbstractReplicaKernel):
             population = run_steps(Extend(), key_steps, population, self.process).population
         # A proposal of weight zero is rejected like any other.
         status = jnp.where(population.status == DEAD, OK, population.status)
-        return Replicas(population.particles, population.log_weights, None, status)
+        states = self.process.output(population.particles)
+        return Replicas(states, population.log_weights, None, status)
 
 
 class Independence(eqx.Module):

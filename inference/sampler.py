@@ -2,7 +2,7 @@
 
 import abc
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -22,6 +22,7 @@ class AbstractSampler(AbstractKernel):
 
     num_particles: eqx.AbstractVar[int]
     history: eqx.AbstractVar[bool | None]
+    has_budget: ClassVar[bool] = True  # False where not everything that is spent is counted
 
     @property
     @abc.abstractmethod

@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int, Shaped
 from numpyro.infer.util import compute_log_probs
 
 from jurax.inference.infer import infer
@@ -163,7 +163,7 @@ def quantity(program: Program, values: dict[str, Array], latent: list[str]) -> d
     return {**values, LOG_LIKELIHOOD: sum(terms, start=jnp.zeros(()))}
 
 
-def rank(key: Array, truth: Float[Array, "..."], draws: Float[Array, "L ..."]) -> Array:
+def rank(key: Array, truth: Shaped[Array, "..."], draws: Shaped[Array, "L ..."]) -> Array:
     """How many draws lie below the truth, ties broken at random; consumes `key`."""
     below = jnp.sum(draws < truth[None], axis=0)
     ties = jnp.sum(draws == truth[None], axis=0)

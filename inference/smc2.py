@@ -12,7 +12,7 @@ consistent.
 Shape letters: N outer particles, M inner particles, D dimensions, T steps.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -31,8 +31,9 @@ from jurax.inference.particle_filter import ParticleFilter
 from jurax.inference.pimh import check_filter
 from jurax.inference.resample import Resample
 from jurax.inference.resampling import Systematic
-from jurax.inference.sampler import AbstractSampler, posterior_of
-from jurax.ppl import AbstractProcess, Cost, Population, Posterior, random
+from jurax.inference.sampler import AbstractSampler, final_key, posterior_of
+from jurax.ppl import AbstractProcess, Population, Posterior, random
+from jurax.ppl.checks import at_least
 from jurax.ppl.family import parameter_view
 from jurax.ppl.nest import Nested, NestedParticles, nest
 
@@ -52,8 +53,7 @@ class PMMHMove(AbstractKernel):
     num_moves: int = eqx.field(static=True, default=3)
 
     def __check_init__(self):
-        if self.num_moves < 1:
-            raise ValueError(f"num_moves must be at least 1, got {self.num_moves}")
+        at_least(1, num_moves=self.num_moves)
 
     def step(self, key, population, process):
         """Move every particle; consumes `key`."""
@@ -148,6 +148,7 @@ class SMC2(AbstractSampler):
     ess_threshold: float = eqx.field(static=True, default=0.5)
     resampler: Any = Systematic()
     history: bool | None = eqx.field(static=True, default=False)
+    has_budget: ClassVar[bool] = False
 
     def __check_init__(self):
         ess_below(self.ess_threshold)
@@ -170,11 +171,9 @@ class SMC2(AbstractSampler):
         parameter_view(process)  # refuses a process without parameters
         return nest(self.filter.prepare(process), self.filter)
 
-    def run(self, key: Array, process: AbstractProcess, budget: Cost | None = None) -> Posterior:
-        """Run and draw one inner particle of each; consumes `key`."""
-        key_run, key_draw = random.split(key)
-        posterior = super().run(key_run, process, budget)
-        return draw_inner(key_draw, posterior)
+    def conclude(self, key_steps: Array, run: Run, process: AbstractProcess) -> Posterior:
+        """Draw one inner particle of each row, by `final_key`."""
+        return draw_inner(final_key(key_steps, process), self.report(run, process))
 
     def report(self, run: Run, process: AbstractProcess) -> Posterior:
         """Weighted (values, population)."""

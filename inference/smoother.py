@@ -26,6 +26,7 @@ from jurax.inference.particle_filter import ParticleFilter
 from jurax.inference.resampling import Systematic
 from jurax.inference.sampler import AbstractSampler, final_key, posterior_of
 from jurax.ppl import History, Posterior
+from jurax.ppl.checks import at_least
 from jurax.ppl.process import AbstractProcess
 
 METHODS = ("traceback", "fixed_lag", "backward")
@@ -89,8 +90,8 @@ class Smoother(AbstractSampler):
             value = getattr(self, name)
             if value is not None and self.method != method:
                 raise ValueError(f"{name} belongs to method={method!r}, not {self.method!r}")
-            if method == "backward" and value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if method == "backward" and value is not None:
+                at_least(1, **{name: value})
 
     @property
     def history(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -27,6 +27,7 @@ from jurax.inference.resample import Resample
 from jurax.inference.resampling import Systematic
 from jurax.inference.sampler import AbstractSampler
 from jurax.ppl import Population, random
+from jurax.ppl.checks import at_least
 from jurax.ppl.population import check_increments, mark_dead
 from jurax.ppl.program import Program
 from jurax.ppl.unconstrained import Unconstrained
@@ -51,11 +52,6 @@ class TemperingPath(AbstractFlatProcess):
     ladder: Float[Array, " K"] | None
     num_steps: int = eqx.field(static=True)
     dense: bool = eqx.field(static=True)
-
-    @property
-    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the program."""
-        return self.view.source.target
 
     def init(self, key, num_particles):
         """Draws from the prior, beta = 0; consumes `key`."""
@@ -210,8 +206,7 @@ class TemperedSMC(AbstractSampler):
     history: ClassVar[bool | None] = False  # type: ignore[misc]
 
     def __check_init__(self):
-        if self.max_stages < 1:
-            raise ValueError(f"max_stages must be at least 1, got {self.max_stages}")
+        at_least(1, max_stages=self.max_stages)
         if self.ladder is not None:
             steps = [b - a for a, b in zip((0.0, *self.ladder), self.ladder, strict=False)]
             if not self.ladder or self.ladder[-1] != 1 or min(steps) <= 0:

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from jurax.ppl.combinators import AbstractWrapper
+from jurax.ppl.combinators.wrapper import AbstractAugmenting, with_inner
 from jurax.ppl.leaves import allocate, choose, is_host
-from jurax.ppl.process import AbstractProcess, gather_rows
+from jurax.ppl.process import AbstractProcess
 
 Measure = dict[Any, float]  # mass by atom
 NOT_A_NUMBER = float("nan")  # one object, so that it equals itself inside a path
@@ -39,19 +39,10 @@ class Carried(eqx.Module):
     length: Int[Array, "*B N"]
 
 
-class Carrying(AbstractWrapper):
+class Carrying(AbstractAugmenting):
     """The same process, whose particles carry their path through every kernel."""
 
     process: AbstractProcess
-
-    @property
-    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the wrapped process."""
-        return self.process.target
-
-    def inner(self, particles):
-        """The particles without their records."""
-        return particles.inner
 
     def init(self, key, num_particles):
         """Start the records."""
@@ -77,42 +68,14 @@ class Carrying(AbstractWrapper):
         )
         return Carried(particles, records, before.length + 1)
 
-    def gather(self, particles, ancestors):
-        """Move particles and records."""
-        inner = self.process.gather(particles.inner, ancestors)
-        return Carried(inner, *gather_rows((particles.records, particles.length), ancestors))
-
-    def where(self, mask, new, old):
-        """Choose particles and records."""
-        return _with_records(mask, self.process.where(mask, new.inner, old.inner), new, old)
-
-    def settle(self, mask, new, old):
-        """Settle particles, choose records."""
-        return _with_records(mask, self.process.settle(mask, new.inner, old.inner), new, old)
-
-    def retire(self, particles, mask):
-        """Retire rows of the wrapped process."""
-        inner = self.process.retire(particles.inner, mask)
-        return Carried(inner, particles.records, particles.length)
-
     def output(self, particles):
         """The output of the wrapped process, with the path."""
-        inner = self.process.output(particles.inner)
-        return Carried(inner, particles.records, particles.length)
-
-    def row_shape(self, particles):
-        """The axes `(*B, N)`."""
-        return particles.length.shape
+        return with_inner(particles, self.process.output(particles.inner))
 
 
 def carrying(process: AbstractProcess) -> Carrying:
     """`process` with particles that carry their path."""
     return Carrying(process=process)  # pyright: ignore[reportCallIssue]
-
-
-def _with_records(mask: Array, inner: PyTree, new: Carried, old: Carried) -> Carried:
-    records = jax.tree.map(lambda a, b: choose(mask, a, b), new.records, old.records)
-    return Carried(inner, records, jnp.where(mask, new.length, old.length))
 
 
 def _expand_at(x: Any, axis: int) -> Any:

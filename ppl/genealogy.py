@@ -57,9 +57,3 @@ def batches(num_chains: int, num_draws: int) -> np.ndarray:
     lengths = [2**k for k in range(30) if k == 0 or 8 * 2**k <= num_draws]
     draws, chains = np.arange(num_draws)[None], np.arange(num_chains)[:, None]
     return np.stack([(draws // k + chains * num_draws).reshape(-1) for k in lengths])
-
-
-def num_unique(ancestors: Int[Array, "T N"]) -> Int[Array, " T1"]:
-    """Number of distinct ancestors of the final population at each time 0..T."""
-    ordered = jnp.sort(lineages(ancestors), axis=1)
-    return 1 + jnp.sum(jnp.diff(ordered, axis=1) != 0, axis=1)

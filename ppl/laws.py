@@ -209,6 +209,19 @@ def check_invariant(
 
     Raises:
         NotImplementedError: if the algorithm has no `sweep`.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> from jurax.inference import ParticleGibbs
+        >>> from jurax.ppl.state_space import StateSpaceModel
+        >>> process = StateSpaceModel(
+        ...     initial=dist.Bernoulli(0.5),
+        ...     transition=lambda x, t: dist.Bernoulli(jnp.where(x == 1, 0.75, 0.25)),
+        ...     potential=lambda x, t: jnp.where(x == 1, -1.0, 0.0),
+        ...     num_steps=1,
+        ... )
+        >>> check_invariant(ParticleGibbs(num_particles=2, num_samples=1), process).passed
+        True
     """
     if not hasattr(algorithm, "sweep"):
         raise NotImplementedError(

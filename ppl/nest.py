@@ -11,16 +11,18 @@ on it is the first half of SMC^2; without parameters it is a system of islands (
 Shape letters: N outer particles, M inner particles.
 """
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jurax.ppl import random
+from jurax.ppl.cost import Cost
 from jurax.ppl.family import draw_parameters, parameters_of
-from jurax.ppl.population import DEAD, Population
+from jurax.ppl.population import DEAD, INVALID, Population
 from jurax.ppl.process import AbstractProcess
 
 
@@ -58,7 +60,9 @@ class Nested(AbstractProcess):
         if parameters_of(self.process):
             values = draw_parameters(self.process, key_values, num_particles)
         population = self.start(random.split(key_inner, num_particles), values)
-        return NestedParticles(values, population), population.log_evidence_estimate
+        return NestedParticles(values, population), _or_nan(
+            population, population.log_evidence_estimate
+        )
 
     def start(self, keys: Array, values: dict[str, Array]) -> Population:
         """Inner populations at time 0, one for each key; consumes `keys`."""
@@ -76,7 +80,7 @@ class Nested(AbstractProcess):
         before = particles.population.log_evidence_estimate
         after = population.log_evidence_estimate
         increments = jnp.where(jnp.isneginf(after), -jnp.inf, after - before)
-        return NestedParticles(particles.values, population), increments
+        return NestedParticles(particles.values, population), _or_nan(population, increments)
 
     def advance(self, keys: Array, values: dict[str, Array], population: Population) -> Population:
         """One step of the inner kernel; consumes `keys`."""
@@ -96,6 +100,11 @@ class Nested(AbstractProcess):
 
         return jax.vmap(ended)(particles.values, particles.population)
 
+    def cost(self, before, after):
+        """Unknown: what inner populations spend is not counted."""
+        del before, after
+        return Cost(*[jnp.nan] * len(dataclasses.fields(Cost)))
+
     def record(self, particles, t):
         """The parameters and the evidence estimates so far."""
         del t
@@ -114,6 +123,11 @@ class Nested(AbstractProcess):
     def row_shape(self, particles):
         """The axis `(N,)`."""
         return particles.population.log_evidence.shape
+
+
+def _or_nan(population: Population, log_weights: Float[Array, " N"]) -> Float[Array, " N"]:
+    """NaN for inner populations with an invalid potential, so that the outer one reports it."""
+    return jnp.where(population.status == INVALID, jnp.nan, log_weights)
 
 
 def nest(process: AbstractProcess, algorithm: Any) -> Nested:

@@ -3,14 +3,12 @@
     Pinned(process, path)   row `slot` makes the moves of `path`, all others those of the process
 
 The row is moved by `replay`, from wherever it stands, so that a path may be given another past
-(ancestor sampling) and caches follow. Where a process has no `replay`, `Storing` makes one out of
-memory: its records hold the particle and its increment, and no density is needed.
+(ancestor sampling) and caches follow. Where a process has no `replay`, `jurax.ppl.storing` makes
+one out of memory.
 
 A *path* is the pytree of records of one row, stacked over steps, `(T + 1, *B, ...)`; steps that
 were not made hold zeros. Shape letters: B problems, N particles, T steps.
 """
-
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jurax.ppl import leaves, random
-from jurax.ppl.combinators import AbstractWrapper
-from jurax.ppl.process import AbstractProcess, gather_rows, missing
+from jurax.ppl.combinators.wrapper import AbstractAugmenting
+from jurax.ppl.process import AbstractProcess
 
 
 class PinnedParticles(eqx.Module):
@@ -30,7 +28,7 @@ class PinnedParticles(eqx.Module):
     length: Int[Array, "*B N"]
 
 
-class Pinned(AbstractWrapper):
+class Pinned(AbstractAugmenting):
     """`process` with one row that follows `path`; starts in a slot drawn uniformly.
 
     Attributes:
@@ -40,15 +38,6 @@ class Pinned(AbstractWrapper):
 
     process: AbstractProcess
     path: PyTree
-
-    @property
-    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the wrapped process."""
-        return self.process.target
-
-    def inner(self, particles):
-        """Without the marks."""
-        return particles.inner
 
     def init(self, key, num_particles):
         """Draw x_0 and a slot, in which the path starts; consumes `key`."""
@@ -85,32 +74,6 @@ class Pinned(AbstractWrapper):
         copies = self.process.gather(row[0], jnp.zeros(pinned.shape, jnp.int32))
         return self.process.where(pinned, copies, others[0]), jnp.where(pinned, row[1], others[1])
 
-    def gather(self, particles, ancestors):
-        """Move rows and marks; after a resampling the caller says which copy is pinned."""
-        inner = self.process.gather(particles.inner, ancestors)
-        return PinnedParticles(inner, *gather_rows((particles.pinned, particles.length), ancestors))
-
-    def where(self, mask, new, old):
-        """Choose rows and marks."""
-        return self._choose(self.process.where, mask, new, old)
-
-    def settle(self, mask, new, old):
-        """Settle rows, choose marks."""
-        return self._choose(self.process.settle, mask, new, old)
-
-    def _choose(self, choose, mask, new, old):
-        marks = (jnp.where(mask, getattr(new, k), getattr(old, k)) for k in ("pinned", "length"))
-        return PinnedParticles(choose(mask, new.inner, old.inner), *marks)
-
-    def retire(self, particles, mask):
-        """Retire rows of the wrapped process."""
-        inner = self.process.retire(particles.inner, mask)
-        return PinnedParticles(inner, particles.pinned, particles.length)
-
-    def row_shape(self, particles):
-        """The axes `(*B, N)`."""
-        return particles.pinned.shape
-
 
 def draw_slot(key: Array, num: int) -> Int[Array, "*B"]:
     """One of `num` slots with equal probability; consumes `key`."""
@@ -127,120 +90,6 @@ def slot_mask(slot: Int[Array, "*B"], num: int) -> Bool[Array, "*B N"]:
 def particles_slot(particles: PinnedParticles) -> Int[Array, "*B"]:
     """The slot of the pinned row."""
     return jnp.argmax(particles.pinned, axis=-1).astype(jnp.int32)
-
-
-# -------------------------------------------------------------------- processes without densities
-
-
-class StoredParticles(eqx.Module):
-    """Particles of `Storing`, and what a path remembers of a step: the row and its increment."""
-
-    inner: PyTree
-    log_increment: Float[Array, "*B N"]
-
-
-class Storing(AbstractWrapper):
-    """The same process with records of whole particles, so that `replay` is a look-up."""
-
-    process: AbstractProcess
-
-    @property
-    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the wrapped process."""
-        return self.process.target
-
-    @property
-    def layout(self):
-        """Records are particles here."""
-        return None
-
-    def inner(self, particles):
-        """Without the increment."""
-        return particles.inner
-
-    def init(self, key, num_particles):
-        """Draw x_0; consumes `key`."""
-        particles, log_weights = self.process.init(key, num_particles)
-        return StoredParticles(particles, log_weights), log_weights
-
-    def extend(self, key, particles, t):
-        """Draw x_t; consumes `key`."""
-        inner, log_increments = self.process.extend(key, particles.inner, t)
-        return StoredParticles(inner, log_increments), log_increments
-
-    def record(self, particles, t):
-        """The whole particle."""
-        del t
-        return particles
-
-    def replay(self, particles, record, t):
-        """Look the move up; its density is not known."""
-        del particles, t
-        return record, record.log_increment, jnp.full_like(record.log_increment, jnp.nan)
-
-    def gather(self, particles, ancestors):
-        """Rows of both."""
-        inner = self.process.gather(particles.inner, ancestors)
-        return StoredParticles(inner, gather_rows(particles.log_increment, ancestors))
-
-    def where(self, mask, new, old):
-        """Rows of both."""
-        inner = self.process.where(mask, new.inner, old.inner)
-        return StoredParticles(inner, jnp.where(mask, new.log_increment, old.log_increment))
-
-    def settle(self, mask, new, old):
-        """Rows of both: records are read again."""
-        return self.where(mask, new, old)
-
-    def read(self, path: PyTree) -> PyTree:
-        """The records of the wrapped process along a path, `(T + 1, *B, ...)`."""
-        axis = len(self.batch_shape)
-
-        def read_step(stored: PyTree, t: Array) -> PyTree:
-            rows = jax.tree.map(lambda x: jnp.expand_dims(x, axis), stored)
-            record = self.process.record(rows, t)
-            return jax.tree.map(lambda x: jnp.squeeze(x, axis), record)
-
-        return jax.vmap(read_step)(path.inner, jnp.arange(self.num_steps + 1))
-
-    def retire(self, particles, mask):
-        """Forwarded."""
-        return StoredParticles(self.process.retire(particles.inner, mask), particles.log_increment)
-
-
-def replayable(process: AbstractProcess) -> AbstractProcess:
-    """`process` if its moves can be replayed, else `Storing(process)`."""
-    return process if can_replay(process) else Storing(process=process)
-
-
-def can_replay(process: AbstractProcess) -> bool:
-    """Whether `replay` is defined for every step; nothing is computed.
-
-    With free parameters it is not: what is not in the record cannot be replayed.
-    """
-    if getattr(process, "parameters", ()):
-        return False
-    keys = jax.random.key(0)
-    keys = jax.random.split(keys, process.batch_shape) if process.batch_shape else keys
-
-    def replay_all(keys: Array) -> Any:
-        particles, _ = process.init(keys, 1)
-        started, *_ = process.replay(None, process.record(particles, 0), 0)
-        if process.num_steps == 0:
-            return started
-        return process.replay(started, process.record(started, 1), 1)
-
-    try:
-        jax.eval_shape(replay_all, keys)
-    except NotImplementedError:
-        return False
-    return True
-
-
-def check_replay(process: AbstractProcess, purpose: str) -> None:
-    """Refuse a process without `replay` by name."""
-    if not can_replay(process):
-        raise missing(process, "replay", f"the density of its moves for {purpose}")
 
 
 # -------------------------------------------------------------------- the density of a path

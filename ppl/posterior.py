@@ -185,9 +185,11 @@ class Posterior(eqx.Module):
     # ------------------------------------------------------------ packed problems
 
     def __getitem__(self, index: int) -> "Posterior":
-        """Problem `index` of a packed run."""
+        """Problem `index` of a packed run, counted from the end where negative."""
         if self.log_evidence.ndim == 0:
             raise IndexError("this posterior holds one problem; there is nothing to index")
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"this posterior holds {len(self)} problems, got index {index}")
         return jax.tree.map(lambda x: x[index] if jnp.ndim(x) else x, self)
 
     def __len__(self) -> int:

@@ -84,15 +84,16 @@ def strict_rank_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def memory_maps() -> Iterator[None]:
     """Drop compiled programs before the kernel's bound on memory maps (65,530 on Linux) is near.
 
-    Each program takes dozens of maps; XLA crashes where one more is refused.
+    Each program takes dozens of maps; XLA aborts where one more is refused. One module alone may
+    compile enough of them, so that every test is followed by a look.
     """
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_text().count("\n") > 20_000:
+    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
         jax.clear_caches()
         gc.collect()
 

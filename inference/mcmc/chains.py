@@ -8,18 +8,20 @@ tuning, and mapped together: one compiled loop.
 Shape letters: C chains, S draws, D dimensions, P parts of a composed kernel.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jurax.inference.mcmc.kernel import AbstractMCMCKernel, ChainState, lifted
 from jurax.inference.mcmc.start import starting_points
 from jurax.inference.mcmc.tuning import Tuner, schedule
 from jurax.inference.whole import AbstractWholeProgram
 from jurax.ppl import Cost, Posterior, random
+from jurax.ppl.checks import at_least
 from jurax.ppl.population import NO_START, OK
 from jurax.ppl.program import Program
 from jurax.ppl.unconstrained import Unconstrained
@@ -72,10 +74,7 @@ class MCMC(AbstractWholeProgram):
         """Start, tune, draw; consumes `key`."""
         del budget
         view = Unconstrained.of(program)
-        key_start, key_chains = random.split(key)
-        x, found = starting_points(key_start, view.log_density, self.num_chains, view.dim)
-        keys = random.split(key_chains, self.num_chains)
-        draws = jax.vmap(lambda key, x: self._chain(key, x, view))(keys, x)
+        draws, found = run_chains(key, self._chain, view, self.num_chains)
         return posterior_of_chains(view, draws.pop("x"), self._summary(draws, found))
 
     def _chain(self, key: Array, x: Float[Array, " D"], view: Unconstrained) -> dict[str, Array]:
@@ -121,17 +120,25 @@ class MCMC(AbstractWholeProgram):
         }
 
 
+def run_chains(
+    key: Array, chain: Callable, view: Unconstrained, num_chains: int
+) -> tuple[dict[str, Array], Bool[Array, ""]]:
+    """Start `chain(key, x, view)` at points of finite density; consumes `key`.
+
+    Returns what the chains return, `(C, ...)`, and whether all starting points were found.
+    """
+    key_start, key_chains = random.split(key)
+    x, found = starting_points(key_start, view.log_density, num_chains, view.dim)
+    keys = random.split(key_chains, num_chains)
+    return jax.vmap(lambda key, x: chain(key, x, view))(keys, x), found
+
+
 def posterior_of_chains(
     view: Unconstrained, x: Float[Array, "C S D"], info: dict[str, Any]
 ) -> Posterior:
     """Draws as values of the sites; every draw has weight 1, no evidence is estimated."""
-
-    def sites(x: Array) -> dict[str, Array]:
-        values = view.evaluate(x)
-        return {**values.latent, **values.deterministic}
-
     return Posterior(
-        particles=lifted(sites, 2)(x),
+        particles=lifted(view.sites, 2)(x),
         log_weights=jnp.zeros(x.shape[:2]),
         log_evidence=jnp.asarray(jnp.nan),
         info=info,
@@ -142,10 +149,5 @@ def posterior_of_chains(
 
 def check_counts(num_samples: int, num_warmup: int, num_chains: int) -> None:
     """Raise ValueError for numbers that make no sense."""
-    for name, value, least in [
-        ("num_samples", num_samples, 1),
-        ("num_warmup", num_warmup, 0),
-        ("num_chains", num_chains, 1),
-    ]:
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    at_least(1, num_samples=num_samples, num_chains=num_chains)
+    at_least(0, num_warmup=num_warmup)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from jurax.inference.mcmc.kernel import AbstractMetropolis, Scale, differentiate
 from jurax.inference.mcmc.leapfrog import hamiltonian_move
 from jurax.ppl import random
+from jurax.ppl.checks import at_least
 
 JITTER = 0.2
 
@@ -45,8 +46,7 @@ class HMC(AbstractMetropolis):
     target_acceptance: ClassVar[tuple[float, ...]] = (0.8,)  # type: ignore[misc]
 
     def __check_init__(self):
-        if self.num_leapfrogs < 1:
-            raise ValueError(f"num_leapfrogs must be at least 1, got {self.num_leapfrogs}")
+        at_least(1, num_leapfrogs=self.num_leapfrogs)
 
     def default_step_size(self, dim):
         """(pi / 2) / L, at most .8 D^{-1/4}."""

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from numpyro.infer.hmc import hmc
 
-from jurax.inference.mcmc.chains import check_counts, posterior_of_chains
-from jurax.inference.mcmc.start import starting_points
+from jurax.inference.mcmc.chains import check_counts, posterior_of_chains, run_chains
 from jurax.inference.whole import AbstractWholeProgram
-from jurax.ppl import Cost, Posterior, random
+from jurax.ppl import Cost, Posterior
 from jurax.ppl.leaves import store
 from jurax.ppl.population import NO_START, OK
 from jurax.ppl.program import Program
@@ -70,11 +69,7 @@ class NUTS(AbstractWholeProgram):
         """Start, tune, draw; consumes `key`."""
         del budget
         view = Unconstrained.of(program)
-        key_start, key_chains = random.split(key)
-        x, found = starting_points(key_start, view.log_density, self.num_chains, view.dim)
-        draws = jax.vmap(lambda key, x: self._chain(key, x, view))(
-            random.split(key_chains, self.num_chains), x
-        )
+        draws, found = run_chains(key, self._chain, view, self.num_chains)
         info = {
             **{name: draws[name] for name in _KEPT},
             "divergences": jnp.sum(draws["diverging"]),

@@ -18,6 +18,7 @@ from numpyro.infer import autoguide
 
 from jurax.inference.whole import AbstractWholeProgram
 from jurax.ppl import Cost, Posterior, random
+from jurax.ppl.checks import at_least
 from jurax.ppl.population import INVALID, OK
 from jurax.ppl.program import Program
 from jurax.ppl.unconstrained import Unconstrained
@@ -61,9 +62,7 @@ class SVI(AbstractWholeProgram):
     num_samples: int = eqx.field(static=True, default=1000)
 
     def __check_init__(self):
-        for name in ("num_steps", "num_samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        at_least(1, num_steps=self.num_steps, num_samples=self.num_samples)
         if isinstance(self.guide, str) and not hasattr(autoguide, self.guide):
             known = [name for name in autoguide.__all__ if name.startswith("Auto")]
             raise ValueError(f"guide {self.guide!r} is not one of numpyro's: {', '.join(known)}")

@@ -11,7 +11,7 @@ Shape letters: N particles, M points.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from jurax.ppl import random, weights
 
@@ -129,6 +129,33 @@ def point_of_parent(
 def stratum_of(point: Float[Array, ""], num: int) -> Int[Array, ""]:
     """The slot j with j < point <= j + 1."""
     return jnp.clip(jnp.ceil(point).astype(jnp.int32) - 1, 0, num - 1)
+
+
+def slot_among_copies(
+    key: Array, ancestors: Int[Array, " M"], pinned: Int[ArrayLike, ""]
+) -> Int[Array, ""]:
+    """One of the slots of a parent in sorted ancestors, each equally likely; consumes `key`."""
+    num = ancestors.shape[0]
+    copies = jnp.maximum(jnp.sum(ancestors == pinned), 1)
+    first = jnp.sum(ancestors < jnp.asarray(pinned))
+    # x64 or not, the uniform has the precision in force.
+    point = random.uniform(key, (), breaks=lambda: jnp.arange(1, num) / copies)
+    chosen = jnp.minimum(jnp.floor(point * copies).astype(jnp.int32), copies - 1)
+    return jnp.clip(first + chosen, 0, num - 1).astype(jnp.int32)
+
+
+def has_fraction(
+    key: Array, sure: Int[Array, " N"], fractions: Float[Array, " N"], pinned: Int[ArrayLike, ""]
+) -> Bool[Array, ""]:
+    """Whether a child of `pinned` calls for its random copy; consumes `key`.
+
+    With floor(M W_i) = s sure copies and one more with probability p, ancestors weighted by the
+    number of copies, s + 1{random copy}, are a mixture: with probability s / (s + p) of the plain
+    law, else of the law given the random copy.
+    """
+    fraction = fractions[pinned]
+    share = fraction / jnp.maximum(fraction + sure[pinned], jnp.finfo(fractions.dtype).tiny)
+    return random.bernoulli(key, share)
 
 
 def pin(

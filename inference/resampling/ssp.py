@@ -20,7 +20,7 @@ Shape letters: N particles, M points, P open fractions.
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from jurax.inference.resampling import counting
 from jurax.ppl import random
@@ -41,13 +41,48 @@ class SSP(eqx.Module):
     ) -> Int[Array, " M"]:
         """Draw `num_particles` sorted ancestors; consumes `key`."""
         sure, fractions = counting.expected_counts(log_weights, num_particles)
-        counts = sure + settle(key, fractions, num_particles - jnp.sum(sure))
-        cumulative = jnp.clip(counting.prefix_sum(counts), 0, num_particles)
-        return counting.ancestors_from_cumulative_counts(cumulative, num_particles)
+        return _place(sure, settle(key, fractions, num_particles - jnp.sum(sure)), num_particles)
+
+    def conditional(
+        self,
+        key: Array,
+        log_weights: Float[Array, " N"],
+        num_particles: int,
+        pinned: Int[ArrayLike, ""],
+    ) -> tuple[Int[Array, " M"], Int[Array, ""]]:
+        """Draw ancestors and a slot whose parent is `pinned`; see `jurax.inference.conditional`.
+
+        Where the child calls for the random copy of its parent (`counting.has_fraction`), meetings
+        are drawn given that the parent gets it; then a slot of the parent is chosen. Consumes
+        `key`.
+        """
+        key_random, key_settle, key_slot = random.split(key, 3)
+        sure, fractions = counting.expected_counts(log_weights, num_particles)
+        is_random = counting.has_fraction(key_random, sure, fractions, pinned)
+        winner = jnp.where(is_random, jnp.asarray(pinned), -1)
+        rounded = settle(key_settle, fractions, num_particles - jnp.sum(sure), winner)
+        ancestors = _place(sure, rounded, num_particles)
+        slot = counting.slot_among_copies(key_slot, ancestors, pinned)
+        return counting.pin(ancestors, slot, pinned), slot
 
 
-def settle(key: Array, fractions: Float[Array, " N"], total: Int[Array, ""]) -> Int[Array, " N"]:
+def _place(sure: Int[Array, " N"], rounded: Int[Array, " N"], num: int) -> Int[Array, " M"]:
+    """Sorted ancestors by their numbers of copies."""
+    cumulative = jnp.clip(counting.prefix_sum(sure + rounded), 0, num)
+    return counting.ancestors_from_cumulative_counts(cumulative, num)
+
+
+def settle(
+    key: Array,
+    fractions: Float[Array, " N"],
+    total: Int[Array, ""],
+    winner: Int[ArrayLike, ""] = -1,
+) -> Int[Array, " N"]:
     """Round fractions of sum `total` to 0 or 1 with the fractions as expectations; consumes `key`.
+
+    With a `winner` (a row; -1: none) the law is that given that the winner gets 1. The fraction of
+    a row is a martingale, the probability that it will get 1: so each meeting of the winner is
+    reweighted by what its fraction becomes.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -63,13 +98,15 @@ def settle(key: Array, fractions: Float[Array, " N"], total: Int[Array, ""]) -> 
             break
         if rows.shape[0] % 2:  # an absent row (its writes are dropped) of fraction 0
             rows, fractions = jnp.append(rows, num), jnp.append(fractions, 0.0)
-        (rows, fractions), (settled, value) = meet(key_round, rows, fractions)
+        (rows, fractions), (settled, value) = meet(key_round, rows, fractions, winner)
         rounded = rounded.at[settled].set(value, mode="drop")
     last = (total - jnp.sum(rounded)).astype(jnp.int32)  # sums of int32 are int64 under x64
     return rounded.at[rows[0]].set(last)
 
 
-def meet(key: Array, rows: Int[Array, " P"], fractions: Float[Array, " P"]):
+def meet(
+    key: Array, rows: Int[Array, " P"], fractions: Float[Array, " P"], winner: Int[ArrayLike, ""]
+):
     """Neighbours meet: return those that go on, and those that are settled with their value."""
     first, second = fractions[0::2], fractions[1::2]
     total = first + second
@@ -77,7 +114,15 @@ def meet(key: Array, rows: Int[Array, " P"], fractions: Float[Array, " P"]):
     low = first / jnp.where(total > 0, total, 1.0)
     high = (1 - first) / jnp.where(is_low, 1.0, 2 - total)
     # Above 1 the first goes on where the second gets 1, with probability (1 - p) / (2 - p - q).
-    first_goes_on = random.bernoulli(key, jnp.where(is_low, low, high))
+    goes_on = jnp.where(is_low, low, high)
+    # Given that the winner gets 1: below 1 it goes on for sure; above 1 it is settled, with 1, with
+    # its probability over its fraction.
+    tiny = jnp.finfo(fractions.dtype).tiny
+    if_first = jnp.where(is_low, 1.0, 1 - (1 - goes_on) / jnp.maximum(first, tiny))
+    if_second = jnp.where(is_low, 0.0, goes_on / jnp.maximum(second, tiny))
+    goes_on = jnp.where(rows[0::2] == winner, if_first, goes_on)
+    goes_on = jnp.where(rows[1::2] == winner, if_second, goes_on)
+    first_goes_on = random.bernoulli(key, jnp.clip(goes_on, 0.0, 1.0))
     going = jnp.where(first_goes_on, rows[0::2], rows[1::2])
     settled = jnp.where(first_goes_on, rows[1::2], rows[0::2])
     left = jnp.where(is_low, total, total - 1)

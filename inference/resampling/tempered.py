@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 
 class Tempered(eqx.Module):
@@ -43,6 +43,23 @@ class Tempered(eqx.Module):
     ) -> Int[Array, " M"]:
         """Draw `num_particles` ancestors in proportion to exp(selection); consumes `key`."""
         return self.resampler(key, self._tempered(log_weights), num_particles)
+
+    def conditional(
+        self,
+        key: Array,
+        log_weights: Float[Array, " N"],
+        num_particles: int,
+        pinned: Int[ArrayLike, ""],
+    ) -> tuple[Int[Array, " M"], Int[Array, ""]]:
+        """Draw ancestors and a slot whose parent is `pinned`, by the wrapped scheme.
+
+        Raises:
+            TypeError: if the wrapped scheme has no conditional form.
+        """
+        if not hasattr(self.resampler, "conditional"):
+            raise TypeError(f"{self.resampler!r} has no `conditional`: see ConditionalFilter")
+        tempered = self._tempered(log_weights)
+        return self.resampler.conditional(key, tempered, num_particles, pinned)  # type: ignore[attr-defined]
 
     def selection(self, log_weights: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
         """Log v: parents are drawn in proportion to v, and children keep w / v."""

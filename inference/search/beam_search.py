@@ -15,6 +15,7 @@ from jurax.inference.kernel import AbstractKernel
 from jurax.inference.sampler import AbstractSampler, as_heuristic, posterior_of
 from jurax.inference.search.best_of_n import aggregate, best
 from jurax.ppl import Population
+from jurax.ppl.checks import at_least
 from jurax.ppl.process import missing
 
 
@@ -64,9 +65,7 @@ class BeamSearch(AbstractSampler):
     history: bool | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        for name in ("num_beams", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        at_least(1, num_beams=self.num_beams, width=self.width)
 
     @property
     def num_particles(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

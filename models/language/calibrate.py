@@ -32,7 +32,7 @@ from jurax.models.language.decoder import Decoder
 from jurax.models.language.default import TOKENIZER, load_policy
 from jurax.models.language.labelled_samples import Samples
 from jurax.models.language.likelihood_reward import LikelihoodReward
-from jurax.models.language.reasoning import FORMULAS, log_potentials
+from jurax.models.language.reward_targets import FORMULAS, log_potentials
 from jurax.models.language.saving import load_model, save_model
 
 GRID = np.concatenate([np.arange(0, 2, 0.01), np.arange(2, 10, 0.05)])

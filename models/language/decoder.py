@@ -197,6 +197,20 @@ class TransformerModel(AbstractLanguageModel):
         end = jax.lax.while_loop(is_live, decode_token, begin)
         return end.state, Steps(tokens=end.tokens, counts=end.counts, log_probs=end.log_probs)
 
+    def score_step(self, state, tokens, counts, max_step_tokens, temperature):
+        """Read whole steps at once; log mass of each as a step, cut at `max_step_tokens`."""
+        tokenizer = self.tokenizer
+        moved, logits = self.decoder.read(state, tokens, counts)
+        before = jnp.concatenate([state.rows["logits"][:, None], logits[:, :-1]], axis=1)
+        inside = jnp.arange(tokens.shape[1])[None] < counts[:, None]
+        log_probs = jnp.where(inside, log_prob_of(before, tokens, temperature), 0.0)
+        boundary = jnp.asarray(tokenizer.step_ends()) | jnp.asarray(tokenizer.text_ends())
+        ends = jnp.where(inside, boundary[tokens], False)
+        is_last = jnp.arange(tokens.shape[1])[None] == counts[:, None] - 1
+        is_whole = jnp.any(ends & is_last, axis=1) | (counts == max_step_tokens) | (counts == 0)
+        is_step = is_whole & ~jnp.any(ends & ~is_last, axis=1)
+        return moved, jnp.where(is_step, jnp.sum(log_probs, axis=1), -jnp.inf)
+
 
 class _Decoding(eqx.Module):
     """The loop over the tokens of a step."""
@@ -215,9 +229,9 @@ def draw_token(
     """Draw a token for every row by inverting the cumulative probabilities; temperature 0 = argmax.
 
     One uniform for each row is drawn from the key of its problem; `key` is consumed. Returns the
-    tokens and their log-probabilities at this temperature.
+    tokens and their log-probabilities at this temperature; at 0 the mode has probability 1.
     """
-    log_probs = jax.nn.log_softmax(logits / jnp.where(temperature > 0, temperature, 1.0))
+    log_probs = tempered(logits, temperature)
     per_problem = log_probs.reshape(key.shape[0], -1, log_probs.shape[-1])
     cumulative = jnp.cumsum(jnp.exp(per_problem), axis=-1)
     total = cumulative[..., -1:]
@@ -226,7 +240,28 @@ def draw_token(
     )
     points = (1 - uniform)[..., None] * total
     drawn = jnp.sum(cumulative < points, axis=-1).reshape(-1)
-    greedy = jnp.argmax(logits, axis=-1)
-    token = jnp.where(temperature > 0, jnp.minimum(drawn, logits.shape[-1] - 1), greedy)
+    token = jnp.minimum(drawn, logits.shape[-1] - 1)
     log_prob = jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
     return token.astype(jnp.int32), log_prob
+
+
+def log_prob_of(
+    logits: Float[Array, "R Q V"], tokens: Int[Array, "R Q"], temperature: Float[Array, ""]
+) -> Float[Array, "R Q"]:
+    """Log-probabilities of given tokens at this temperature; at 0 the mode has probability 1.
+
+    Example:
+        >>> logits = jnp.log(jnp.array([[[0.25, 0.75]]]))
+        >>> float(log_prob_of(logits, jnp.array([[1]]), jnp.array(0.0))[0, 0])
+        0.0
+    """
+    log_probs = tempered(logits, temperature)
+    return jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+
+
+def tempered(logits: Float[Array, "*R V"], temperature: Float[Array, ""]) -> Float[Array, "*R V"]:
+    """Log-probabilities of all tokens at this temperature; at 0 the mode has probability 1."""
+    log_probs = jax.nn.log_softmax(logits / jnp.where(temperature > 0, temperature, 1.0))
+    tokens = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    is_mode = tokens == jnp.argmax(logits, axis=-1, keepdims=True)
+    return jnp.where(temperature > 0, log_probs, jnp.where(is_mode, 0.0, -jnp.inf))

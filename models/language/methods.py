@@ -22,8 +22,10 @@ from jaxtyping import Array, Key
 from jurax.inference import BestOfN, ParticleFilter, SelfConsistency, infer
 from jurax.models.language.model import AbstractLanguageModel, AbstractReward
 from jurax.models.language.questions import Question
-from jurax.models.language.reasoning import Reasoning, check_target
+from jurax.models.language.reasoning import Reasoning
+from jurax.models.language.reward_targets import check_target
 from jurax.ppl import Posterior
+from jurax.ppl.checks import at_least
 
 # How the shipped reward enters the particle filter; chosen on validation problems.
 REWARD_TARGET = "odds"
@@ -63,10 +65,8 @@ class Setting:
     def __post_init__(self):
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}; expected one of {', '.join(METHODS)}")
-        if self.num_particles < 1:
-            raise ValueError(f"num_particles must be at least 1, got {self.num_particles}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        at_least(1, num_particles=self.num_particles)
+        at_least(0, seed=self.seed)
         check_target(self.reward_target)
 
     @property

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jurax.ppl.process import gather_rows
+from jurax.ppl.process import gather_rows, missing
 
 
 class State(eqx.Module):
@@ -84,6 +84,21 @@ class AbstractLanguageModel(eqx.Module):
         temperature: Float[Array, ""],
     ) -> tuple[State, Steps]:
         """Draw one step for the active rows; `key` holds one key for each problem, consumed."""
+
+    def score_step(
+        self,
+        state: State,
+        tokens: Int[Array, "R Q"],
+        counts: Int[Array, " R"],
+        max_step_tokens: int,
+        temperature: Float[Array, ""],
+    ) -> tuple[State, Float[Array, " R"]]:
+        """Write given steps: the state behind them and their log mass under `sample_step`.
+
+        Rows of count 0 stay where they are, with log mass 0; a step that `sample_step` cannot draw
+        has -inf. Optional: ancestor sampling and `Reasoning.replay` need it.
+        """
+        raise missing(self, "score_step", "the probability of given steps")
 
     @abc.abstractmethod
     def ends_text(self, token: Int[Array, "..."]) -> Bool[Array, "..."]:

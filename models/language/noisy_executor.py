@@ -127,6 +127,33 @@ class NoisyExecutor(AbstractLanguageModel):
         rows = {"values": values, "num_written": written + computes}
         return State(rows=rows, shared=state.shared), steps
 
+    def score_step(self, state, tokens, counts, max_step_tokens, temperature):
+        """Read off what was looked up and computed; a step of another form has log mass -inf."""
+        del max_step_tokens
+        active = counts > 0
+        program = state.shared.per_row(len(active))
+        values, written = state.rows["values"], state.rows["num_written"]
+        answers = written >= program.num_instructions
+        computes = active & ~answers
+        name, left, operation, right = instruction(program, written)
+        x, y, result = (jnp.clip(tokens[:, i] - NUMBER, 0, MODULUS - 1) for i in READ_AT)
+        facts = Facts(name, left, x, operation, right, y, result)
+        offsets = tempered(self.log_offsets, temperature)
+        table = tempered(self.log_probs, temperature)
+        log_probs = (
+            offsets[(x - take(values, left)) % MODULUS]
+            + offsets[(y - take(values, right)) % MODULUS]
+            + table[operation, x, y, result]
+        )
+        log_probs = jnp.where(answers, 0.0, log_probs)
+        form = jnp.where(answers[:, None], write_answers(program, values), write(facts))
+        is_written = jnp.all(form == tokens[:, :TOKENS_PER_STEP], axis=1)
+        log_probs = jnp.where(is_written, log_probs, -jnp.inf)
+        slot = jnp.where(computes, name, values.shape[1])
+        values = values.at[jnp.arange(len(active)), slot].set(result, mode="drop")
+        rows = {"values": values, "num_written": written + computes}
+        return State(rows=rows, shared=state.shared), jnp.where(active, log_probs, 0.0)
+
     def _draw_facts(
         self,
         key: Array,
@@ -138,17 +165,14 @@ class NoisyExecutor(AbstractLanguageModel):
     ) -> tuple["Facts", Float[Array, " R"]]:
         """Draw look-ups and result of the next instruction of every row; consumes `key`."""
         key_x, key_y, key_result = random.split(key, 3)
-        index = jnp.minimum(num_written, MAX_STEPS - 1)
-        left, operation, right = (
-            take(column, index) for column in (program.left, program.operation, program.right)
-        )
+        name, left, operation, right = instruction(program, num_written)
         # The laws are tempered as whole tables: the same numbers however problems are packed.
         offsets = tempered(self.log_offsets, temperature)
         table = tempered(self.log_probs, temperature)
         x, log_x = look_up(key_x, take(values, left), offsets, computes)
         y, log_y = look_up(key_y, take(values, right), offsets, computes)
         result, log_result = draw(key_result, table[operation, x, y], computes)
-        facts = Facts(NUM_LEAVES + index, left, x, operation, right, y, result)
+        facts = Facts(name, left, x, operation, right, y, result)
         return facts, log_x + log_y + log_result
 
 
@@ -162,6 +186,13 @@ class Facts(eqx.Module):
     right: Int[Array, " R"]
     y: Int[Array, " R"]
     result: Int[Array, " R"]
+
+
+def instruction(program: Programs, num_written: Int[Array, " R"]) -> tuple[Array, ...]:
+    """Names of result and left operand, operation, name of right operand; of every row."""
+    index = jnp.minimum(num_written, MAX_STEPS - 1)
+    columns = (program.left, program.operation, program.right)
+    return NUM_LEAVES + index, *(take(column, index) for column in columns)
 
 
 def check_dials(dials: dict) -> ExecutorDials:
@@ -216,6 +247,9 @@ def draw(
 def take(table: Array, index: Int[Array, " R"]) -> Array:
     """Entry `index[r]` of row r."""
     return jnp.take_along_axis(table, index[:, None], axis=1)[:, 0]
+
+
+READ_AT = (3, 7, 9)  # where `write` puts the two values read and the result
 
 
 def write(facts: Facts) -> Int[Array, "R 12"]:

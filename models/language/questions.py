@@ -18,6 +18,7 @@ from jaxtyping import Int
 
 from jurax.models.language.model import AbstractLanguageModel
 from jurax.models.language.regchain import Problem, problems
+from jurax.ppl.checks import at_least
 
 EXPECTED = 'expected one JSON object for each line, such as {"prompt": "A=7 ... ? r2", "id": "1"}'
 SHOWN = 5  # bad lines that one message lists
@@ -50,8 +51,7 @@ def generate_questions(num_problems: int, seed: int) -> list[Question]:
         >>> [question.id for question in generate_questions(2, seed=0)]
         ['test-0-0', 'test-0-1']
     """
-    if num_problems < 1:
-        raise ValueError(f"num_problems must be at least 1, got {num_problems}")
+    at_least(1, num_problems=num_problems)
     return [from_problem(problem) for problem in problems("test", num_problems, seed)]
 
 

@@ -21,15 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jurax.models.language.model import AbstractLanguageModel, AbstractReward, State
+from jurax.models.language.model import AbstractLanguageModel, AbstractReward, State, Steps
+from jurax.models.language.reward_targets import (
+    check_target,
+    describe,
+    log_potential,
+    stored_strength,
+)
 from jurax.ppl import AbstractProcess, Cost
+from jurax.ppl.checks import at_least
 from jurax.ppl.process import gather_rows
-
-FORMULAS = {
-    "emission": "p(x) * prod_t r_t^{strength:g}",
-    "odds": "p(x) * prod_t (r_t / (1 - r_t))^{strength:g}",
-    "value": "p(x) * r_T^{strength:g}",
-}
 
 
 class Solutions(eqx.Module):
@@ -86,6 +87,7 @@ class Reasoning(AbstractProcess):
     reward_target: str = eqx.field(static=True)
     num_steps: int = eqx.field(static=True)
     max_step_tokens: int = eqx.field(static=True)
+    law: str = eqx.field(static=True)
     target: str = eqx.field(static=True)
     packed: tuple[int, ...] = eqx.field(static=True)
 
@@ -105,18 +107,19 @@ class Reasoning(AbstractProcess):
         check_prompts(prompts)
         self.model, self.reward = model, reward
         self.packed = () if isinstance(prompt, str) else (len(prompts),)
-        self.num_steps = at_least(
-            "max_steps", model.max_steps if max_steps is None else max_steps, 0
-        )
-        default = model.max_step_tokens if max_step_tokens is None else max_step_tokens
-        self.max_step_tokens = at_least("max_step_tokens", default, 1)
+        max_steps = model.max_steps if max_steps is None else max_steps
+        max_step_tokens = model.max_step_tokens if max_step_tokens is None else max_step_tokens
+        at_least(0, max_steps=max_steps)
+        at_least(1, max_step_tokens=max_step_tokens)
+        self.num_steps, self.max_step_tokens = int(max_steps), int(max_step_tokens)
         self.reward_target = check_target(reward_target)
         value = stored_strength(reward, reward_target) if strength is None else strength
         self.strength = jnp.asarray(non_negative("strength", value), float)
         self.temperature = jnp.asarray(non_negative("temperature", temperature), float)
         self.context = model.encode(prompts)
         self.reward_context = None if reward is None else reward.encode(prompts)
-        self.target = describe(reward, reward_target, value, temperature)
+        self.law = f"p = language model at temperature {temperature:g}"
+        self.target = describe(reward, reward_target, value, self.law)
         self._check_room()
 
     @property
@@ -154,13 +157,41 @@ class Reasoning(AbstractProcess):
 
     def extend(self, key, particles, t):
         """Draw one step of every row and weight it by the reward of the new prefix."""
-        shape = particles.length.shape
         active = ~(particles.finished | particles.retired).reshape(-1)
         keys = key.reshape(-1)
         model, steps = self.model.sample_step(
             keys, particles.model, active, self.max_step_tokens, self.temperature
         )
-        reward, log_odds = particles.reward, jnp.zeros(active.shape)
+        return self._advance(particles, model, steps, t)
+
+    def replay(self, particles, record, t):
+        """Write the recorded step; `log_probs` is its log mass under the language model.
+
+        The step is read at once behind what each row has read, and the reward is computed anew:
+        a row may have another past than the one the step was drawn from.
+
+        Raises:
+            NotImplementedError: if the language model has no `score_step`.
+        """
+        shape = record["counts"].shape
+        if isinstance(t, int) and t == 0:
+            start, log_weights = self.init(None, shape[-1])
+            return start, log_weights, jnp.zeros(shape)
+        active = ~particles.finished.reshape(-1)
+        tokens = record["tokens"].reshape(-1, self.max_step_tokens)
+        counts = jnp.where(active, record["counts"].reshape(-1), 0)
+        model, log_probs = self.model.score_step(
+            particles.model, tokens, counts, self.max_step_tokens, self.temperature
+        )
+        steps = Steps(jnp.where(active[:, None], tokens, 0), counts, log_probs)
+        return *self._advance(particles, model, steps, t), log_probs.reshape(shape)
+
+    def _advance(
+        self, particles: Solutions, model: State, steps: Steps, t: Array | int
+    ) -> tuple[Solutions, Array]:
+        """Append a step to every row and weight it by the reward of the new prefix."""
+        shape = particles.length.shape
+        reward, log_odds = particles.reward, jnp.zeros(steps.counts.shape)
         if self.reward is not None:
             reward, log_odds = self.reward.score(particles.reward, steps)
         log_odds = log_odds.reshape(shape)
@@ -183,7 +214,7 @@ class Reasoning(AbstractProcess):
         )
         return extended, increments
 
-    def _potential(self, log_odds: Array, particles: Solutions, t: Array) -> Array:
+    def _potential(self, log_odds: Array, particles: Solutions, t: Array | int) -> Array:
         """Log G_t for strength 1."""
         if self.reward is None:
             return jnp.zeros_like(log_odds)
@@ -218,7 +249,7 @@ class Reasoning(AbstractProcess):
         return with_caches(light, new.model, new.reward)
 
     def record(self, particles, t):
-        """Tokens and reward of step t."""
+        """Tokens, their number and the reward of step t."""
         places = (*particles.length.shape, self.max_step_tokens)
         slots = particles.step_start[..., None] + last_index(places)
         inside = slots < particles.length[..., None]
@@ -228,7 +259,8 @@ class Reasoning(AbstractProcess):
         if self.num_steps > 0:
             score = jnp.take(particles.log_odds, jnp.maximum(t - 1, 0), axis=-1)
             log_odds = jnp.where(t > 0, score, log_odds)
-        return {"tokens": tokens, "log_odds": log_odds}
+        counts = particles.length - particles.step_start
+        return {"tokens": tokens, "counts": counts, "log_odds": log_odds}
 
     def output(self, particles):
         """Texts, lengths, rewards and log-probabilities; no caches."""
@@ -270,7 +302,7 @@ class Reasoning(AbstractProcess):
             (None, None),
             is_leaf=lambda x: x is None,
         )
-        object.__setattr__(bare, "target", describe(None, self.reward_target, 0.0, None))
+        object.__setattr__(bare, "target", describe(None, self.reward_target, 0.0, self.law))
         return bare
 
     # ------------------------------------------------------------ read-outs, on the host
@@ -312,31 +344,6 @@ class Reasoning(AbstractProcess):
             )
 
 
-def log_potential(
-    reward_target: str, log_odds: Float[Array, "..."], previous: Float[Array, "..."]
-) -> Float[Array, "..."]:
-    """Log G_t for strength 1; `previous` holds the log-odds before, +inf for r_0 = 1.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> float(log_potential("value", jnp.array(0.0), jnp.array(jnp.inf)))
-        -0.6931471824645996
-    """
-    if reward_target == "odds":
-        return log_odds
-    log_reward = jax.nn.log_sigmoid(log_odds)
-    if reward_target == "emission":
-        return log_reward
-    return log_reward - jax.nn.log_sigmoid(previous)
-
-
-def log_potentials(reward_target: str, log_odds: Float[Array, "*B N T"]) -> Float[Array, "*B N"]:
-    """Log prod_t G_t of whole solutions for strength 1; NaN marks steps that were not made."""
-    before = jnp.concatenate([jnp.full_like(log_odds[..., :1], jnp.inf), log_odds[..., :-1]], -1)
-    steps = log_potential(reward_target, log_odds, before)
-    return jnp.sum(jnp.where(jnp.isnan(log_odds), 0.0, steps), axis=-1)
-
-
 def append(
     tokens: Int[Array, "*B N S"],
     length: Int[Array, "*B N"],
@@ -375,28 +382,6 @@ def with_caches(particles: Solutions, model: State | None, reward: State | None)
     )
 
 
-def describe(reward, reward_target: str, strength: float, temperature: float | None) -> str:
-    """The target in words and symbols."""
-    law = "p = language model" + ("" if temperature is None else f" at temperature {temperature:g}")
-    if reward is None:
-        return f"p(x); {law}"
-    formula = FORMULAS[reward_target].format(strength=strength)
-    return f"{formula}; {law}, r = {type(reward).__name__}"
-
-
-def stored_strength(reward: AbstractReward | None, reward_target: str) -> float:
-    """The strength that is stored with a reward."""
-    if reward is None:
-        return 0.0
-    stored = dict(reward.strengths)
-    if reward_target not in stored:
-        raise ValueError(
-            f"no strength is stored with {type(reward).__name__} for reward_target="
-            f"{reward_target!r}; pass strength=..."
-        )
-    return stored[reward_target]
-
-
 def check_prompts(prompts: list[str]) -> None:
     """At least one prompt, none of them empty."""
     if not prompts:
@@ -404,20 +389,6 @@ def check_prompts(prompts: list[str]) -> None:
     for i, prompt in enumerate(prompts):
         if not isinstance(prompt, str) or not prompt.strip():
             raise ValueError(f"prompt {i} is empty or not a text: {prompt!r}")
-
-
-def check_target(reward_target: str) -> str:
-    """A known reward target."""
-    if reward_target not in FORMULAS:
-        raise ValueError(f"reward_target must be one of {sorted(FORMULAS)}, got {reward_target!r}")
-    return reward_target
-
-
-def at_least(name: str, value: int, bound: int) -> int:
-    """An integer of at least `bound`."""
-    if value < bound:
-        raise ValueError(f"{name} must be at least {bound}, got {value}")
-    return int(value)
 
 
 def non_negative(name: str, value: float) -> float:

@@ -8,6 +8,7 @@ Rabiner 1989, in log space. Shape letters: K states, V symbols, T steps.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, ArrayLike, Float, Int
@@ -47,10 +48,11 @@ class HiddenMarkovModel(AbstractStateSpace):
         transition_matrix: Float[ArrayLike, "K K"],
         emission_matrix: Float[ArrayLike, "K V"],
     ):
-        self.observations = jnp.asarray(observations, int)
-        self.initial = jnp.asarray(initial, float)
-        self.transition_matrix = jnp.asarray(transition_matrix, float)
-        self.emission_matrix = jnp.asarray(emission_matrix, float)
+        emission_matrix = jnp.asarray(emission_matrix, float)
+        self.observations = _symbols(observations, emission_matrix.shape[-1])
+        self.initial = _laws("initial", initial)
+        self.transition_matrix = _laws("transition_matrix", transition_matrix)
+        self.emission_matrix = _laws("emission_matrix", emission_matrix)
 
     @classmethod
     def simulate(
@@ -189,3 +191,27 @@ def forward_backward(model: HiddenMarkovModel) -> ForwardBackward:
         pairs=jnp.exp(pairs),
         log_evidence=log_evidence,
     )
+
+
+def _symbols(values: ArrayLike, num_symbols: int) -> Int[Array, " T"]:
+    """Symbols 0..V-1; values that are traced cannot be looked at and pass."""
+    if not isinstance(values, jax.core.Tracer):
+        given = np.asarray(values)
+        if np.any((given != given.astype(int)) | (given < 0) | (given >= num_symbols)):
+            raise ValueError(
+                f"observations must be symbols 0..{num_symbols - 1}, one for each column of "
+                f"emission_matrix, got values from {given.min()} to {given.max()}"
+            )
+    return jnp.asarray(values, int)
+
+
+def _laws(name: str, values: ArrayLike) -> Float[Array, "..."]:
+    """Probabilities that sum to 1 over the last axis; traced values pass."""
+    laws = jnp.asarray(values, float)
+    if not isinstance(laws, jax.core.Tracer):
+        sums = np.sum(np.asarray(laws), axis=-1)
+        if np.any(np.asarray(laws) < 0) or not np.allclose(sums, 1, atol=1e-4):
+            raise ValueError(
+                f"{name} must hold probabilities that sum to 1 over its last axis, got sums {sums}"
+            )
+    return laws

@@ -48,11 +48,6 @@ class Proposed(AbstractWrapper):
     process: AbstractProcess
     proposal: Proposal
 
-    @property
-    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the wrapped process."""
-        return self.process.target
-
     def init(self, key, num_particles):
         """Draw x_0 by the proposal and weigh it by G_0 m_0 / q_0."""
         if self.proposal.initial is None:

@@ -27,11 +27,6 @@ class Twisted(AbstractWeighing):
     process: AbstractProcess
     log_twist: Callable
 
-    @property
-    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the wrapped process."""
-        return self.process.target
-
     def weigh(self, inner, extra, t):
         """The ratio of twists of step t."""
         log_twist = self.log_twist(self.process.innermost(inner), t)

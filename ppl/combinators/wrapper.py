@@ -4,6 +4,7 @@ Shape letters: N particles, B packed problems.
 """
 
 import abc
+import dataclasses
 
 import equinox as eqx
 import jax
@@ -17,6 +18,11 @@ class AbstractWrapper(AbstractProcess):
     """Forwards the optional methods to `process`."""
 
     process: eqx.AbstractVar[AbstractProcess]
+
+    @property
+    def target(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the wrapped process."""
+        return self.process.target
 
     @property
     def num_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -89,14 +95,18 @@ class AbstractWrapper(AbstractProcess):
 
 
 class Augmented(eqx.Module):
-    """Particles with something more that a wrapper remembers of each."""
+    """Particles with something more that a wrapper remembers of each: `extra`."""
 
     inner: PyTree
     extra: PyTree
 
 
 class AbstractAugmenting(AbstractWrapper):
-    """A wrapper whose particles are `Augmented`."""
+    """A wrapper that remembers something of each particle.
+
+    Its particles are `Augmented`, or another module with the field `inner`; all other fields are
+    what is remembered, one row for each particle.
+    """
 
     def inner(self, particles):
         """Without what is remembered."""
@@ -104,8 +114,8 @@ class AbstractAugmenting(AbstractWrapper):
 
     def gather(self, particles, ancestors):
         """Rows of both parts."""
-        inner = self.process.gather(particles.inner, ancestors)
-        return Augmented(inner, gather_rows(particles.extra, ancestors))
+        rest = gather_rows(with_inner(particles, None), ancestors)
+        return with_inner(rest, self.process.gather(particles.inner, ancestors))
 
     def where(self, mask, new, old):
         """Rows of both parts."""
@@ -116,16 +126,22 @@ class AbstractAugmenting(AbstractWrapper):
         return self._choose(self.process.settle, mask, new, old)
 
     def _choose(self, choose, mask, new, old):
-        extra = jax.tree.map(lambda a, b: leaves.choose(mask, a, b), new.extra, old.extra)
-        return Augmented(choose(mask, new.inner, old.inner), extra)
+        rest = with_inner(new, None), with_inner(old, None)
+        chosen = jax.tree.map(lambda a, b: leaves.choose(mask, a, b), *rest)
+        return with_inner(chosen, choose(mask, new.inner, old.inner))
 
     def retire(self, particles, mask):
         """Forwarded."""
-        return Augmented(self.process.retire(particles.inner, mask), particles.extra)
+        return with_inner(particles, self.process.retire(particles.inner, mask))
 
     def row_shape(self, particles):
         """That of the wrapped process."""
         return self.process.row_shape(particles.inner)
+
+
+def with_inner(particles: PyTree, inner: PyTree) -> PyTree:
+    """The same memories with other wrapped particles."""
+    return dataclasses.replace(particles, inner=inner)
 
 
 class AbstractWeighing(AbstractAugmenting):

@@ -157,7 +157,7 @@ def reported() -> Iterator[None]:
     """Print errors of users as one message and leave with status 1."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         messages.print(
             f"[bold red]error:[/] {rich_escape(str(error))}", highlight=False, soft_wrap=True
         )

@@ -59,6 +59,7 @@ def test_a_tempered_scheme_with_a_lookahead_is_unbiased() -> None:
     assert report, str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_resampling_with_a_lookahead_preserves_the_measure() -> None:
     process = LANGUAGE.process("odds")
@@ -73,6 +74,7 @@ def test_resampling_with_a_lookahead_preserves_the_measure() -> None:
     assert report, str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("fragment", "fault"),

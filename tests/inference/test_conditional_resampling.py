@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jurax.inference import Multinomial, Residual, Stratified, Systematic
+from jurax.inference import (
+    SSP,
+    Multinomial,
+    Residual,
+    ResidualSystematic,
+    Stratified,
+    Systematic,
+)
 from jurax.ppl.walk import Walk
 
 SCHEMES = {
@@ -18,6 +25,8 @@ SCHEMES = {
     "stratified": Stratified(),
     "multinomial": Multinomial(),
     "residual": Residual(),
+    "residual-systematic": ResidualSystematic(),
+    "ssp": SSP(),
 }
 each_scheme = pytest.mark.parametrize("name", SCHEMES)
 WEIGHTS = {  # expected counts below 1, above 1, above 2, whole, and 0
@@ -59,6 +68,7 @@ def test_conditional_law_is_the_law_weighted_by_the_pinned_offspring(name, num, 
                 assert abs(found.get(atom, 0.0) - expected.get(atom, 0.0)) < 1e-10, (i, atom)
 
 
+@pytest.mark.slow
 @each_scheme
 def test_large_populations_keep_the_pinned_parent_in_single_precision(name, key) -> None:
     log_weights = 3 * jax.random.normal(key, (1000,))
@@ -71,6 +81,7 @@ def test_large_populations_keep_the_pinned_parent_in_single_precision(name, key)
     assert bool(jnp.all((slots >= 0) & (slots < 700)))
 
 
+@pytest.mark.slow
 @each_scheme
 def test_keys_are_consumed_once(name, key, key_reuse) -> None:
     SCHEMES[name].conditional(key, jnp.log(jnp.array([0.2, 0.9, 0.35])), 3, 1)

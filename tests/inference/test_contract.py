@@ -51,7 +51,7 @@ ALGORITHMS = {
     "filter, ssp": (lambda n: ParticleFilter(n, SSP(), 0.9), "SSP"),
     "filter, tempered": (lambda n: ParticleFilter(n, Tempered(SSP(), 2.0), 0.9), "tau=2.0"),
     "auxiliary": (lambda n: AuxiliaryFilter(n, look_ahead), "lookahead"),
-    "smoother": (Smoother, "traceback"),
+    "smoother": (Smoother, "Smoother"),
     "smoother, fixed lag": (lambda n: Smoother(n, "fixed_lag", lag=1), "fixed_lag"),
     "filter, never": (lambda n: ParticleFilter(n, ess_threshold=0.0), "ess_threshold=0.0"),
     "importance": (ImportanceSampling, "ImportanceSampling"),
@@ -98,6 +98,7 @@ def without_seconds(posterior: Posterior) -> Posterior:
 # -------------------------------------------------------------------- algorithms
 
 
+@pytest.mark.slow
 @each_algorithm
 def test_jit_and_vmap_change_nothing(name: str, key: Array) -> None:
     algorithm = ALGORITHMS[name][0](8)
@@ -111,6 +112,7 @@ def test_jit_and_vmap_change_nothing(name: str, key: Array) -> None:
         assert_same(alone[i], without_seconds(row))
 
 
+@pytest.mark.slow
 @each_algorithm
 def test_one_step_at_a_time_is_the_compiled_run(name: str, key: Array, tmp_path) -> None:
     """Bit for bit: the same steps, driven from Python."""
@@ -123,6 +125,7 @@ def test_one_step_at_a_time_is_the_compiled_run(name: str, key: Array, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @each_algorithm
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_types_and_shapes(name: str, dtype, key: Array, request) -> None:
@@ -227,6 +230,7 @@ class Counted(AbstractProcess):
 # -------------------------------------------------------------------- kernels
 
 
+@pytest.mark.slow
 @each_kernel
 def test_a_step_keeps_structure_types_and_info(name: str, key: Array) -> None:
     kernel = KERNELS[name]
@@ -242,6 +246,7 @@ def test_a_step_keeps_structure_types_and_info(name: str, key: Array) -> None:
         assert shapes[0] == shapes[1]
 
 
+@pytest.mark.slow
 @each_kernel
 def test_a_step_is_the_same_eagerly(name: str, key: Array, key_reuse) -> None:
     kernel = KERNELS[name]
@@ -253,6 +258,7 @@ def test_a_step_is_the_same_eagerly(name: str, key: Array, key_reuse) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.slow
 @each_kernel
 def test_dead_populations_stay_dead(name: str, key: Array) -> None:
     key_init, key_step = jax.random.split(key)
@@ -264,6 +270,7 @@ def test_dead_populations_stay_dead(name: str, key: Array) -> None:
     np.testing.assert_array_equal(stepped.particles.prefix, dead.particles.prefix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -282,6 +289,7 @@ def one_step(kernel, key, process):
     return population
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

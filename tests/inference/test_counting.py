@@ -9,12 +9,14 @@ from jurax.inference.resampling import Multinomial, Residual, Stratified, System
 SCHEMES = [Systematic(), Stratified(), Multinomial(), Residual()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 63, 64, 65, 1000, 4097, 70_001])
 def test_prefix_sum_is_exact(key: Array, length: int) -> None:
     values = jax.random.randint(key, (length,), 0, 1000)
     assert np.array_equal(counting.prefix_sum(values), np.cumsum(np.asarray(values)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 100, 1_000_000])
 def test_ends_never_fall_and_zeros_add_nothing(key: Array, length: int) -> None:
     key_weights, key_zeros = jax.random.split(key)
@@ -55,6 +57,7 @@ def test_parents_of_weight_zero_get_no_child(scheme, length: int, key: Array) ->
         assert ancestors.shape == (length,) and not np.any(np.asarray(zero)[np.asarray(ancestors)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [10, 1000, 100_000])
 def test_systematic_counts_are_within_one(key: Array, length: int) -> None:
     key_weights, key_resample = jax.random.split(key)

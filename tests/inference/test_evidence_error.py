@@ -11,12 +11,11 @@ from jurax.inference import Extend, Multinomial, ParticleFilter, Resample, infer
 from jurax.inference.evidence_error import (
     coalescence_time,
     combine_evidence,
-    eves,
     log_evidence_variance,
     relative_variance,
 )
 from jurax.models.state_space import LinearGaussian
-from jurax.ppl import random
+from jurax.ppl import genealogy, random
 from jurax.ppl.enumeration import in_double
 from jurax.ppl.walk import Walk
 from tests.exact import Language
@@ -37,7 +36,7 @@ def moments(power: int | None = None) -> tuple[float, float]:
             population, info = kernel.step(step_key, population, process)
             ancestors.append(info["ancestors"])
         count = process.num_steps + 1 if power is None else power
-        lines = eves(jnp.stack(ancestors))
+        lines = genealogy.lineages(jnp.stack(ancestors))[0]
         variance = relative_variance(population.log_weights, lines, count)
         return jnp.exp(population.log_evidence_estimate), variance
 

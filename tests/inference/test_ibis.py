@@ -16,6 +16,7 @@ from tests.statistics import assert_mean, assert_unbiased_evidence
 Y = 2.0 + jax.random.normal(jax.random.key(5), (40,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rwmh", pytest.param("hmc", marks=pytest.mark.slow)])
 def test_evidence_and_moments_of_a_conjugate_normal(name: str, key: Array) -> None:
     """More observations than a block holds; the threshold fires."""
@@ -31,6 +32,7 @@ def test_evidence_and_moments_of_a_conjugate_normal(name: str, key: Array) -> No
     assert resampled.min() >= 2 and posterior.info["num_steps"][0] == 40
 
 
+@pytest.mark.slow
 def test_new_data_later_give_the_evidence_of_all(key: Array, tmp_path) -> None:
     from jurax.ppl import Posterior
 

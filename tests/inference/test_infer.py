@@ -137,6 +137,7 @@ def test_dead_populations_are_reported(algorithm, at: int, key: Array) -> None:
 # -------------------------------------------------------------------- budgets
 
 
+@pytest.mark.slow
 def test_budgets_are_never_exceeded(key: Array) -> None:
     free = infer(key, process(), FILTER)
     spent = float(free.cost.decoded_tokens)
@@ -292,6 +293,7 @@ def test_a_hosted_process_runs_under_the_same_filter(key: Array) -> None:
         assert abs(probability - expected[text]) < 5 * error + 0.01
 
 
+@pytest.mark.slow
 def test_a_hosted_process_obeys_the_law() -> None:
     algorithm = ParticleFilter(num_particles=2, ess_threshold=0.95)
     report = laws.check_unbiased(algorithm, Words(1))

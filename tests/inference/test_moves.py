@@ -67,6 +67,7 @@ def test_cutting_off_states_of_fixed_slots_is_caught(monkeypatch, x64) -> None:
     assert not report and report.max_error > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("waste_free", [False, True])
 def test_tempering_along_a_fixed_ladder_is_unbiased(waste_free: bool, x64) -> None:
     """E[Zhat sum_i W_i 1{x_i = s}] = p(s) L(s) by enumeration; a fixed ladder, N = 2."""

@@ -218,6 +218,7 @@ def test_potential_of_the_last_step_left_out_breaks_unbiasedness(monkeypatch) ->
 # -------------------------------------------------------------------- plain means
 
 
+@pytest.mark.slow
 def test_plain_means_of_increments_bias_the_evidence(monkeypatch) -> None:
     """mean(G) is the increment of the evidence only just after a resampling."""
     plant(

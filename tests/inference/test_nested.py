@@ -12,11 +12,12 @@ import pytest
 from jurax.inference import SMC2, Extend, Islands, ParticleFilter, Resample, infer
 from jurax.inference.sampler import AbstractSampler
 from jurax.models.state_space import LinearGaussian
-from jurax.ppl import family, laws, nest
+from jurax.ppl import Cost, family, laws, nest
 from jurax.ppl.nest import Nested
 from tests.exact import Language
 from tests.inference.test_mutations import plant
-from tests.inference.test_particle_mcmc import LANGUAGE, grid_posterior, strengths
+from tests.inference.test_particle_mcmc import LANGUAGE
+from tests.inference.test_pmmh import grid_posterior, strengths
 from tests.statistics import assert_mean
 
 SMALL = Language.draw(seed=7, num_symbols=2, depth=2, stop=False)
@@ -119,6 +120,7 @@ def test_smc2_agrees_with_the_grid(threshold, key) -> None:
     assert bool(jnp.all(resampled > 0)) == (threshold > 0)
 
 
+@pytest.mark.slow
 def test_smc2_moves_and_names_its_parameters(key) -> None:
     posterior = infer(key, strengths(), SMC2(16, ParticleFilter(4), ess_threshold=0.95))
     assert posterior.particles["strength"].shape == (16,)
@@ -126,9 +128,22 @@ def test_smc2_moves_and_names_its_parameters(key) -> None:
     assert bool(jnp.isfinite(posterior.log_evidence)) and posterior.status == "ok"
 
 
+@pytest.mark.slow
+def test_a_checkpoint_changes_nothing_and_costs_are_unknown(key, tmp_path) -> None:
+    smc2 = SMC2(8, ParticleFilter(4), ess_threshold=0.95)
+    plain = infer(key, strengths(), smc2)
+    kept = infer(key, strengths(), smc2, checkpoint=tmp_path / "state.npz")
+    for a, b in zip(jax.tree.leaves(plain.particles), jax.tree.leaves(kept.particles), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    assert np.isnan(plain.cost.decoded_tokens) and np.isnan(kept.cost.sequential_passes)
+
+
 def test_bad_input_is_refused_by_name(key) -> None:
     with pytest.raises(NotImplementedError, match="parameters"):
         infer(key, SMALL.process("odds"), SMC2(8))
+    for algorithm in (SMC2(8), Islands(4)):
+        with pytest.raises(NotImplementedError, match="has no budget"):
+            infer(key, strengths(), algorithm, budget=Cost(decoded_tokens=10))
     with pytest.raises(TypeError, match="filter"):
         SMC2(8, filter=3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="num_particles"):

@@ -105,6 +105,7 @@ def exact_swap_rate(process, betas) -> np.ndarray:
     return np.array(rates)
 
 
+@pytest.mark.slow
 def test_two_modes_of_a_language_and_the_exact_swap_rate(key: Array) -> None:
     process, betas = valley().process("odds"), (0.0, 0.25, 0.5, 1.0)
     algorithm = ParallelTempering(Independence(), 2000, 50, betas=betas, num_chains=64)

@@ -54,6 +54,7 @@ CROSS = [(scheme, "odds") for scheme in SCHEMES] + [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("scheme", "reward_target"), CROSS, ids=str)
 def test_every_string_is_unbiased_with_a_threshold_that_fires(scheme, reward_target) -> None:
@@ -64,6 +65,7 @@ def test_every_string_is_unbiased_with_a_threshold_that_fires(scheme, reward_tar
     assert fired > 20 and rested > 20, str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @each_scheme
 def test_every_string_of_equal_length_is_unbiased(scheme) -> None:
@@ -141,6 +143,7 @@ def pool(key, process: PrefixProcess, algorithm: ParticleFilter) -> jax.Array:
     return shares.at[posterior.particles.prefix].add(posterior.normalized())
 
 
+@pytest.mark.slow
 @each_scheme
 @pytest.mark.parametrize("shape", [VARIED, EQUAL], ids=["varied", "equal"])
 def test_pool_is_the_posterior(scheme, shape, seed: int) -> None:
@@ -178,6 +181,7 @@ def check_evidence(scheme, num_particles: int, shape, seed: int) -> None:
         assert_unbiased_evidence(estimates, exact, limit=4.0)
 
 
+@pytest.mark.slow
 @each_scheme
 @pytest.mark.parametrize("num_particles", [1, 2, 4, 16])
 def test_evidence_is_unbiased(scheme, num_particles: int, seed: int) -> None:

@@ -1,66 +1,40 @@
-"""Particle Gibbs, PIMH, PMMH: laws on toy languages, joint laws of parameters and paths."""
+"""Particle Gibbs, PIMH, PMMH: laws by enumeration, toy languages, the contract."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 import pytest
 
 from jurax.inference import (
     HMC,
     PIMH,
     PMMH,
-    RWMH,
     ConditionalFilter,
     ParticleFilter,
     ParticleGibbs,
     infer,
-    pmmh,
 )
-from jurax.inference.chains import Trajectory
-from jurax.inference.parameter_update import ParameterUpdate
-from jurax.inference.particle_gibbs import GibbsCycle
-from jurax.ppl import AbstractProcess, Cost, StateSpaceModel, family, laws
+from jurax.inference.trajectory import Trajectory
+from jurax.ppl import AbstractProcess, Cost, StateSpaceModel, laws
 from jurax.ppl.walk import Walk
-from tests.exact import Language, PrefixProcess, normalize, string_of
-from tests.inference.test_mutations import plant
-from tests.statistics import assert_mean, mean_and_error, z_threshold
+from tests.exact import Language, normalize, string_of
+from tests.statistics import assert_mean
 
 LANGUAGE = Language.draw(seed=7, num_symbols=2, depth=3, stop=True)
 EQUAL = Language.draw(seed=3, num_symbols=2, depth=4, stop=False)  # 16 strings
 VARIED = Language.draw(seed=3, num_symbols=2, depth=4, stop=True)  # 30 strings
-STRENGTH = dist.Gamma(2.0, 1.0)
-
-
-def strengths(language: Language = LANGUAGE):
-    """The language under the power `strength` of its rewards."""
-    process = language.process("emission")
-
-    def at(values) -> PrefixProcess:
-        powers = values["strength"] * process.log_potentials
-        return eqx.tree_at(lambda p: p.log_potentials, process, powers)
-
-    return family(at, {"strength": STRENGTH})
-
-
-def grid_posterior(language: Language = LANGUAGE) -> tuple[np.ndarray, np.ndarray]:
-    """Points and posterior probabilities of the strength, from sums over all strings."""
-    points = np.linspace(1e-3, 16.0, 4000)
-    evidence = np.array([sum(language.masses("emission", float(s)).values()) for s in points])
-    density = evidence * np.exp(np.asarray(STRENGTH.log_prob(jnp.asarray(points))))
-    return points, density / density.sum()
 
 
 # -------------------------------------------------------------------- laws
 
 
+@pytest.mark.slow
 def test_pimh_leaves_path_and_estimate_invariant(x64) -> None:
     """From the exact law of (path, Zhat), which conditional runs have, one step gives it again."""
     language = Language.draw(seed=7, num_symbols=2, depth=2, stop=False)
     process = language.process("odds")
     algorithm = PIMH(ParticleFilter(2, ess_threshold=0.9), num_samples=1)
-    before = conditional_law(process)
+    before = conditional_law(process, 0.9)
     after: dict = {}
     state = state_of(process, (0, 0), 0.0)
     walk = Walk(lambda key, s: outcome(algorithm.step(key, s, process)[0]), state)
@@ -76,16 +50,16 @@ def test_pimh_leaves_path_and_estimate_invariant(x64) -> None:
         assert abs(before.get(atom, 0.0) - after.get(atom, 0.0)) < 1e-10, atom
 
 
-def conditional_law(process: AbstractProcess) -> dict:
+def conditional_law(process: AbstractProcess, threshold: float) -> dict:
     """Law of (path, Zhat): a path from the posterior, Zhat from a run in which it is pinned."""
     exact = laws.enumerate_process(process)
-    kernel = ConditionalFilter(2, ess_threshold=0.9)
+    kernel = ConditionalFilter(2, ess_threshold=threshold)
 
     def run(key, path):
         _, run, _ = kernel.draw(key, path, process)
         return path, run.population.log_evidence_estimate
 
-    walk, found = Walk(run, jnp.zeros(2, jnp.int32)), {}
+    walk, found = Walk(run, jnp.zeros(process.num_steps + 1, jnp.int32)), {}
     for path, mass in zip(exact.paths, exact.probabilities, strict=True):
 
         def visit(probability, end, mass=mass):
@@ -156,166 +130,6 @@ def test_gibbs_with_four_particles_samples_the_language(language, moves, key) ->
     assert_mean(frequencies, expected)
 
 
-@pytest.mark.slow
-def test_pmmh_over_the_reward_strength_agrees_with_the_grid(key) -> None:
-    """Zhat of 20 particles is noisy; the posterior is exact all the same."""
-    posterior = strength_draws(key, 20)
-    points, probabilities = grid_posterior()
-    draws = np.asarray(posterior.particles["strength"], np.float64)
-    assert np.std(np.asarray(posterior.info["log_evidence"])) > 0.1
-    mean = (points * probabilities).sum()
-    assert_mean(draws.mean(axis=1), mean, resolution=0.05 * mean)
-    cumulative = probabilities.cumsum()
-    for quantile in (0.05, 0.5, 0.95):
-        point = points[np.searchsorted(cumulative, quantile)]
-        exact = cumulative[np.searchsorted(points, point)]
-        assert_mean((draws <= point).mean(axis=1), exact, resolution=0.02)
-
-
-@pytest.mark.slow
-def test_pmmh_that_refreshes_its_estimate_is_wrong(key, monkeypatch) -> None:
-    plant(
-        monkeypatch,
-        pmmh.PMMH,
-        "step",
-        "log_posterior(proposed) - log_posterior(state)",
-        "log_posterior(proposed) - log_posterior("
-        "self.draw_at(random.fold_in(key_filter, 1), state.x, process, view))",
-    )
-    points, probabilities = grid_posterior()
-    draws = np.asarray(strength_draws(key, 2).particles["strength"])
-    mean, error = mean_and_error(draws.mean(axis=1))
-    assert abs(mean - (points * probabilities).sum()) > z_threshold() * error
-
-
-def strength_draws(key, num_particles: int):
-    algorithm = PMMH(
-        ParticleFilter(num_particles, ess_threshold=0.9),
-        num_samples=1500,
-        num_warmup=500,
-        num_chains=200,
-    )
-    return infer(key, strengths(), algorithm)
-
-
-# -------------------------------------------------------------------- the Gibbs cycle, jointly
-
-SLOPE, PRIOR, STEP, NOISE, LAST = 0.5, 1.0, 0.5, 3.0, 2  # the path is free to move in one sweep
-
-
-def walks(y):
-    """x_0 ~ N(theta, 1), x_t ~ N(SLOPE x_{t-1} + theta, STEP), y_t ~ N(x_t, NOISE)."""
-
-    def at(values) -> StateSpaceModel:
-        theta = values["theta"]
-        return StateSpaceModel(
-            initial=dist.Normal(theta, 1.0),
-            transition=lambda x, t: dist.Normal(SLOPE * x + theta, STEP),
-            potential=lambda x, t: dist.Normal(x, NOISE).log_prob(y[t]),
-            num_steps=LAST,
-        )
-
-    return family(at, {"theta": dist.Normal(0.0, PRIOR)})
-
-
-def second_moments() -> np.ndarray:
-    """E[v v'] of v = (theta, x_0, ..., x_T, y_0, ..., y_T) in closed form."""
-    rows = [np.array([PRIOR, *np.zeros(2 * LAST + 2)])]
-    x = rows[0] + np.eye(2 * LAST + 3)[1]
-    rows.append(x)
-    for t in range(1, LAST + 1):
-        x = SLOPE * x + rows[0] + STEP * np.eye(2 * LAST + 3)[1 + t]
-        rows.append(x)
-    rows += [rows[1 + t] + NOISE * np.eye(2 * LAST + 3)[2 + LAST + t] for t in range(LAST + 1)]
-    root = np.stack([row[: 2 * LAST + 3] for row in rows])
-    return root @ root.T
-
-
-def conjugate(key, values, path, process):
-    """Theta given the path is normal here."""
-    del values, process
-    innovations = jnp.concatenate([path[:1], path[1:] - SLOPE * path[:-1]])
-    precisions = jnp.array([1.0, *[STEP**-2] * LAST])
-    precision = PRIOR**-2 + precisions.sum()
-    mean = (precisions * innovations).sum() / precision
-    return {"theta": mean + jax.random.normal(key) / jnp.sqrt(precision)}
-
-
-def geweke_draws(key, kernel=conjugate, num_chains: int = 400, num_sweeps: int = 100) -> np.ndarray:
-    """Means over chains of v v', each chain started from the joint law: cycle, then redraw of y."""
-    gibbs = ConditionalFilter(10, ess_threshold=0.9, ancestor_sampling="exact")
-
-    def chain(key):
-        key_start, key_noise, key_sweeps = jax.random.split(key, 3)
-        y = jnp.zeros(LAST + 1)
-        update = ParameterUpdate(walks(y), kernel, 0)
-        state = GibbsCycle(walks(y), gibbs, update).init(key_start)
-        theta, x = joint_draw(key_noise)
-        state = eqx.tree_at(
-            lambda s: (s.parameters.values["theta"], s.trajectory.path), state, (theta, x)
-        )
-        if state.parameters.tuning is not None:
-            state = eqx.tree_at(lambda s: s.parameters.x, state, theta[None])
-
-        def sweep(state, key):
-            key_y, key_cycle = jax.random.split(key)
-            y = state.trajectory.path + NOISE * jax.random.normal(key_y, (LAST + 1,))
-            process = walks(y)
-            update = ParameterUpdate(process, kernel, 0)
-            theta = state.parameters.values["theta"]
-            v = jnp.concatenate([theta[None], state.trajectory.path, y])
-            state, _ = GibbsCycle(process, gibbs, update).step(key_cycle, state)
-            return state, jnp.outer(v, v)
-
-        _, moments = jax.lax.scan(sweep, state, jax.random.split(key_sweeps, num_sweeps))
-        return jnp.mean(moments, axis=0)
-
-    return np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(key, num_chains)))
-
-
-def joint_draw(key):
-    """(theta, x) of the model."""
-    noise = jax.random.normal(key, (LAST + 2,))
-    theta = PRIOR * noise[0]
-    x = [theta + noise[1]]
-    for t in range(1, LAST + 1):
-        x.append(SLOPE * x[-1] + theta + STEP * noise[1 + t])
-    return theta, jnp.stack(x)
-
-
-def test_cycle_of_parameters_and_path_has_the_joint_law(key) -> None:
-    """Geweke 2004: moments and cross moments of (theta, x, y)."""
-    assert_mean(geweke_draws(key), second_moments())
-
-
-@pytest.mark.slow
-def test_cycle_with_a_metropolis_step_has_the_joint_law(key) -> None:
-    assert_mean(geweke_draws(key, RWMH(1.0)), second_moments())
-
-
-def test_a_stale_parameter_breaks_the_joint_law(key, monkeypatch) -> None:
-    plant(
-        monkeypatch,
-        GibbsCycle,
-        "step",
-        "self.process_at(parameters)",
-        "self.process_at(state.parameters)",
-    )
-    with pytest.raises(AssertionError, match="differs"):
-        assert_mean(geweke_draws(key), second_moments())
-
-
-def test_users_update_takes_the_place_of_a_kernel(key) -> None:
-    y = jnp.array([1.0, 0.5, 2.0])
-    gibbs = ParticleGibbs(10, 300, 20, 20, ancestor_sampling="exact", parameter_kernel=conjugate)
-    posterior = infer(key, walks(y), gibbs)
-    moments = second_moments()
-    start = LAST + 2
-    gain = moments[0, start:] @ np.linalg.inv(moments[start:, start:])
-    draws = np.asarray(posterior.particles["theta"], np.float64)
-    assert_mean(draws.mean(axis=1), gain @ np.asarray(y), resolution=0.05)
-
-
 # -------------------------------------------------------------------- contract
 
 ALGORITHMS = {
@@ -324,6 +138,7 @@ ALGORITHMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_jit_and_vmap_change_nothing_and_keys_are_consumed_once(name, key) -> None:
     process, algorithm = LANGUAGE.process("odds"), ALGORITHMS[name](6)
@@ -337,20 +152,6 @@ def test_jit_and_vmap_change_nothing_and_keys_are_consumed_once(name, key) -> No
     assert alone.num_chains == 1 and alone.status == "ok"
     assert float(alone.cost.decoded_tokens) > 0
     assert alone.distribution(lambda p: string_of(int(p.prefix), 3)).probabilities.sum() > 0.99
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kernel", [None, HMC(num_leapfrogs=3)], ids=["default", "hmc"])
-def test_gibbs_over_parameters_agrees_with_the_exact_posterior(kernel, key) -> None:
-    y = jnp.array([1.0, 0.5, 2.0])
-    gibbs = ParticleGibbs(10, 2000, 300, 50, ancestor_sampling="exact", parameter_kernel=kernel)
-    posterior = infer(key, walks(y), gibbs)
-    moments, start = second_moments(), LAST + 2
-    gain = moments[:start, start:] @ np.linalg.inv(moments[start:, start:])
-    exact = gain @ np.asarray(y)
-    theta = np.asarray(posterior.particles["theta"], np.float64).mean(axis=1)
-    paths = np.asarray(posterior.trajectories(), np.float64).reshape(50, 2000, -1).mean(axis=1)
-    assert_mean(np.column_stack([theta, paths]), exact, resolution=0.02)
 
 
 def test_packed_problems_run_together(key) -> None:
@@ -389,10 +190,13 @@ def test_bad_input_is_refused_by_name(key) -> None:
 
 
 @pytest.mark.slow
-def test_gibbs_samples_texts_of_a_language_model_without_densities(key) -> None:
-    """Reasoning has no `replay`: whole particles are stored. 64 chains from a filter's path."""
+def test_gibbs_samples_texts_of_a_language_model_without_densities(key, monkeypatch) -> None:
+    """A model that scores no steps: whole particles are stored. 64 chains from a filter's path."""
+    from jurax.models.language.model import AbstractLanguageModel
     from tests.models.language.test_reasoning import toy
+    from tests.models.language.toy import PrefixModel
 
+    monkeypatch.setattr(PrefixModel, "score_step", AbstractLanguageModel.score_step)
     language = Language.draw(5, num_symbols=2, depth=3, stop=True)
     algorithm = ParticleGibbs(4, 500, 20, num_chains=64)
     posterior = infer(key, toy(language, "odds"), algorithm)
@@ -406,3 +210,13 @@ def test_gibbs_samples_texts_of_a_language_model_without_densities(key) -> None:
     common = np.array(list(law.values())) > 0.01  # of others too few are seen for a normal mean
     expected = np.array(list(law.values()))[common]
     assert_mean(found.mean(axis=1)[:, common], expected, resolution=0.02)
+
+
+def test_bars_and_checkpoints_are_refused_by_name(key, tmp_path) -> None:
+    process = LANGUAGE.process("odds")
+    for algorithm in (ParticleGibbs(4, 5), PIMH(ParticleFilter(4), 5), PMMH(ParticleFilter(4), 5)):
+        name = type(algorithm).__name__
+        with pytest.raises(ValueError, match=f"{name} runs as one .* split into calls"):
+            infer(key, process, algorithm, progress=True)
+        with pytest.raises(ValueError, match=f"{name} runs as one .* split into calls"):
+            infer(key, process, algorithm, checkpoint=tmp_path / "state.npz")

@@ -130,6 +130,7 @@ def test_result_is_constant_between_breaks(scheme, monkeypatch, seed: int) -> No
 # -------------------------------------------------------------------- numerics
 
 
+@pytest.mark.slow
 @each_scheme
 @pytest.mark.parametrize("num", [1, 10, 1000, 1_000_000])
 def test_no_parent_of_weight_zero_in_single_precision(scheme, num: int, key: Array) -> None:
@@ -177,6 +178,7 @@ def test_shifted_weights_give_the_same_ancestors(scheme, shift: float, key: Arra
     np.testing.assert_array_equal(moved, scheme(key, log_weights, 300))
 
 
+@pytest.mark.slow
 @each_scheme
 def test_equal_weights_are_left_alone_by_low_variance_schemes(scheme, key: Array) -> None:
     if isinstance(scheme, Multinomial):
@@ -185,6 +187,7 @@ def test_equal_weights_are_left_alone_by_low_variance_schemes(scheme, key: Array
         assert scheme(key, jnp.zeros(num), num).tolist() == list(range(num))
 
 
+@pytest.mark.slow
 @each_scheme
 def test_jit_vmap_and_eager_agree(scheme, key: Array) -> None:
     keys = jax.random.split(key, 3)
@@ -217,6 +220,7 @@ def test_mean_counts_in_single_precision(scheme, key: Array) -> None:
 # -------------------------------------------------------------------- the kernel
 
 
+@pytest.mark.slow
 @each_scheme
 @pytest.mark.parametrize("num_particles", [None, 3, 9])
 def test_the_kernel_moves_mass_into_the_evidence(scheme, num_particles, key: Array) -> None:

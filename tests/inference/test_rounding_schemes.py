@@ -35,6 +35,7 @@ LANGUAGE = Language.draw(seed=7, num_symbols=2, depth=3, stop=True)
 # -------------------------------------------------------------------- laws of counts
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @each_scheme
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -107,6 +108,7 @@ def test_the_measure_is_preserved(scheme) -> None:
         assert report, str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "scheme", [*SCHEMES, TEMPERED[0], pytest.param(TEMPERED[1], marks=pytest.mark.slow)], ids=repr
@@ -195,6 +197,7 @@ def test_no_parent_of_weight_zero_in_single_precision(scheme, num: int, key: Arr
         assert np.max(np.abs(counts - expected)) < 1 + 2e-7 * num
 
 
+@pytest.mark.slow
 @each_scheme
 def test_degenerate_and_shifted_weights(scheme, key: Array) -> None:
     scheme = jax.jit(scheme, static_argnums=2)
@@ -239,6 +242,7 @@ def test_mean_counts_in_single_precision(scheme, key: Array) -> None:
     assert_mean(samples, 8 * np.array(WEIGHTS["generic"]), resolution=0.03)
 
 
+@pytest.mark.slow
 def test_an_infinite_temperature_never_loses_a_particle_of_positive_weight(key: Array) -> None:
     process = LANGUAGE.process("odds")
     algorithm = ParticleFilter(8, resampler=Tempered(SSP(), jnp.inf), ess_threshold=1.0)

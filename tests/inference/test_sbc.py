@@ -48,7 +48,7 @@ def test_tempered_smc_is_calibrated(name: str, key: Array) -> None:
     algorithm = TemperedSMC(512, move=HMC(num_leapfrogs=3), num_moves=3)
     calibration = sbc(key, programs()[name], algorithm, num_replications=200)
     assert "log likelihood" in calibration.ranks and calibration.num_failed == 0
-    assert calibration.passed(0.01 / 3), str(calibration)  # three programs
+    assert calibration.passed(0.01 / 9), str(calibration)  # nine runs with particle MCMC
 
 
 @pytest.mark.slow
@@ -83,6 +83,7 @@ def test_an_algorithm_that_ignores_the_data_is_caught_by_the_log_likelihood(key:
     assert min(p_values["mean"], p_values["scale"]) > 1e-4
 
 
+@pytest.mark.slow
 def test_ranks_of_exact_draws_and_their_figure(key: Array, tmp_path) -> None:
     """A program whose posterior is its prior: independent draws, uniform ranks."""
 

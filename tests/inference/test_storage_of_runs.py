@@ -22,6 +22,7 @@ def run(key: Array, num_particles: int, history: bool | None):
     return jax.jit(lambda key: algorithm.run(key, model))(key)  # traced under the limit of now
 
 
+@pytest.mark.slow
 def test_small_runs_keep_everything_and_large_ones_what_is_asked(key: Array, limit: int) -> None:
     small, middle, large = (run(key, n, None) for n in (20, 30, 60))
     assert small.history is not None and "ancestors" in small.info

@@ -62,6 +62,7 @@ def test_one_observation_at_a_time_compiles_once(key: Array, monkeypatch) -> Non
     assert_same(population, infer(key, until(9), FILTER))
 
 
+@pytest.mark.slow
 def test_programs_and_auxiliary_filters_are_continued_too(key: Array) -> None:
     key_start, key_steps = jax.random.split(key)
 

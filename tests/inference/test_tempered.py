@@ -40,6 +40,7 @@ each_algorithm = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @each_algorithm
 def test_evidence_and_moments_of_a_conjugate_normal(name: str, key: Array) -> None:
     algorithm, program = ALGORITHMS[name], bind(normal_mean, Y)
@@ -116,6 +117,7 @@ def test_bad_data_are_reported(key: Array) -> None:
     assert float(missing.log_evidence) == 0 and int(missing.info["num_steps"]) == 1
 
 
+@pytest.mark.slow
 def test_one_particle_and_one_step_at_a_time(key: Array, tmp_path) -> None:
     algorithm = TemperedSMC(1, move=RWMH(), num_moves=1)
     posterior = infer(key, bind(normal_mean, Y), algorithm)

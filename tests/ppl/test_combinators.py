@@ -77,6 +77,7 @@ def check(process: AbstractProcess, mass: dict) -> None:
     assert np.abs(z).max() < 4.5, z
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("absorbing", [False, True])
 @pytest.mark.parametrize("how", ["product", "ratio", "final"])
 def test_tilted_measure_is_unbiased_for_every_path(how, absorbing):

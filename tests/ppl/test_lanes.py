@@ -121,6 +121,7 @@ def check_law(law, key):
             assert_mean(noise[shift:] * noise[:-shift] + 1e-9 * noise[shift:], 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMON)
 def test_law_of_lane_keyed_draws(name, key):
     check_law(COMMON[name], key)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from jurax.inference import ParticleFilter, infer
-from jurax.ppl import Cost, History, Posterior, genealogy
+from jurax.inference import ParticleFilter, diagnostics, infer
+from jurax.ppl import Cost, History, Posterior
 from jurax.ppl.population import DEAD, OK
 from jurax.ppl.posterior import summarize
 from tests.exact import Language, normalize, string_of
@@ -98,6 +98,10 @@ def test_packed_problems_are_taken_apart() -> None:
             getattr(packed, method)(*arguments.get(method, ()))
     with pytest.raises(IndexError):
         packed[0][0]
+    assert len(list(packed)) == 2
+    assert packed[-1].particles.tolist() == [3, 4, 5]
+    with pytest.raises(IndexError, match="holds 2 problems, got index 2"):
+        packed[2]
 
 
 def test_text_in_notebooks_is_escaped() -> None:
@@ -129,7 +133,8 @@ def test_without_resampling_every_slot_is_its_own_lineage() -> None:
 
 def test_unique_ancestors_are_counted() -> None:
     ancestors = jnp.array([[0, 0, 2], [2, 1, 1]])
-    assert genealogy.num_unique(ancestors).tolist() == [2, 2, 3]
+    posterior = posterior_of([0, 1, 2], np.zeros(3), info={"ancestors": ancestors})
+    assert diagnostics.unique_ancestors(posterior).tolist() == [2, 2, 3]
 
 
 # -------------------------------------------------------------------- standard errors

@@ -71,6 +71,7 @@ def test_linear_gaussian_program_against_kalman(key):
         assert_mean(means[:, t - 1], exact.means[t], limit=4)
 
 
+@pytest.mark.slow
 def test_stochastic_volatility_program_against_grid(key):
     key_data, key_runs = jax.random.split(key)
     model = StochasticVolatility.simulate(key_data, num_steps=200)
@@ -154,6 +155,7 @@ def test_programs_are_unbiased_with_few_particles(threshold, key):
     assert_unbiased_evidence(log_estimates, with_level_in_the_state(y).log_evidence())
 
 
+@pytest.mark.slow
 def test_trajectories_have_the_smoothing_law(key):
     """Traced paths at N large against the Kalman smoother, lag-one products included."""
     key_data, *keys = jax.random.split(key, 21)
@@ -174,6 +176,7 @@ def test_trajectories_have_the_smoothing_law(key):
     assert_mean(np.stack(moments), np.concatenate([mean, cross]))
 
 
+@pytest.mark.slow
 def test_missing_rows_against_kalman(key):
     key_data, key_runs = jax.random.split(key)
     model = LinearGaussian.simulate(key_data, num_steps=6)

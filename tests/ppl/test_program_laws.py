@@ -16,6 +16,7 @@ def forms(model):
     return {"process": model, "program": sequential(model.program())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["process", "program"])
 def test_paths_of_a_hidden_markov_model(form, x64, key):
     model = HiddenMarkovModel.simulate(key, num_steps=3, num_states=2)
@@ -28,6 +29,7 @@ def test_paths_of_a_hidden_markov_model(form, x64, key):
     np.testing.assert_allclose(marginals, answer.smoothed, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["process", "program"])
 def test_filter_is_unbiased_for_every_path(form, key):
     model = HiddenMarkovModel.simulate(key, num_steps=2, num_states=2, num_symbols=2)

@@ -9,7 +9,17 @@ from jaxtyping import Array
 
 from jurax.inference import Multinomial, ParticleFilter, infer
 from jurax.models.state_space import HiddenMarkovModel, LinearGaussian
-from jurax.ppl import Proposal, StateSpaceModel, laws, propose, random, temper, tilt, twist
+from jurax.ppl import (
+    AbstractProcess,
+    Proposal,
+    StateSpaceModel,
+    laws,
+    propose,
+    random,
+    temper,
+    tilt,
+    twist,
+)
 from jurax.ppl.combinators.propose import Proposed
 from tests.exact import Language
 from tests.inference.test_mutations import assert_broken, plant
@@ -38,6 +48,7 @@ PROPOSALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["both", pytest.param("transition", marks=pytest.mark.slow)])
 def test_every_path_is_unbiased_under_a_proposal(name: str) -> None:
@@ -107,6 +118,7 @@ def test_the_optimal_weight_does_not_depend_on_the_draw(key: Array) -> None:
     assert float(increments[0]) == pytest.approx(float(predictive), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_ten_dimensions_agree_with_kalman(key: Array) -> None:
     """A bootstrap filter is off by many nats here; the optimal proposal is not."""
     series = LinearGaussian.simulate(jax.random.key(1), num_steps=20, num_states=10)
@@ -155,8 +167,9 @@ def test_a_tempered_process_may_be_guided() -> None:
     assert laws.enumerate_process(guided).masses == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_process_without_densities_is_refused_by_name() -> None:
+def test_a_process_without_densities_is_refused_by_name(monkeypatch) -> None:
     language = Language.draw(seed=1, num_symbols=2, depth=2, stop=True).process("odds")
+    monkeypatch.setattr(type(language), "replay", AbstractProcess.replay)
     with pytest.raises(NotImplementedError, match="PrefixProcess does not define `replay`"):
         propose(language, PROPOSALS["transition"])
     sampler = StateSpaceModel(

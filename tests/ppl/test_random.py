@@ -27,6 +27,7 @@ DRAWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWS)
 def test_a_key_array_is_one_stream_for_each_key(name: str, key: Array) -> None:
     keys = jax.random.split(key, 3)

@@ -575,6 +575,7 @@ def test_bound_programs_take_no_more_arguments():
 # ------------------------------------------------------------ compilation and keys
 
 
+@pytest.mark.slow
 def test_one_compilation_for_each_shape(key):
     runs = []
 
@@ -615,6 +616,7 @@ def test_fixed_values_do_not_compile_again(key):
     assert len(runs) == before
 
 
+@pytest.mark.slow
 def test_a_family_of_processes_maps_over_values(key):
     process = sequential(walk, Y)
 

@@ -50,6 +50,7 @@ def exact_log_evidence():
     return float(law.log_prob(Y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [walk(), walk(initial=lambda: dist.Normal(1.0, 2.0)), sampled_walk()],
@@ -61,6 +62,7 @@ def test_evidence_is_unbiased(model, key):
     assert_unbiased_evidence(run(jax.random.split(key, 1000)), exact_log_evidence())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [walk(), sampled_walk()], ids=["distributions", "samplers"])
 def test_joint_law_of_two_times(model, key):
     """Products of two times, which moments at each time cannot see."""
@@ -184,6 +186,7 @@ def test_negative_number_of_steps():
         StateSpaceModel(model.initial, model.transition, model.potential, -1)
 
 
+@pytest.mark.slow
 def test_potential_of_several_numbers(key):
     model = walk(potential=lambda state, t: dist.Normal(state, 1.0).log_prob(Y))
     with pytest.raises(ValueError, match="one number for each particle"):

@@ -28,6 +28,7 @@ def some_twist(particles: Prefixes, t):
 # -------------------------------------------------------------------- twist
 
 
+@pytest.mark.slow
 def test_a_twisted_language_has_the_same_masses() -> None:
     """Strings end at different steps, and some at num_steps."""
     for num_steps in (2, 1):
@@ -42,6 +43,7 @@ def test_a_filter_on_a_twisted_language_is_unbiased() -> None:
     assert min(report.branches["resampled"]) > 20, str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fragment", "fault"),
     [

@@ -45,6 +45,7 @@ each_algorithm = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @each_algorithm
 def test_moments_of_a_bounded_parameter(name: str, key: Array) -> None:
     """Beta(9, 6): mean 3/5, second moment 9 10 / (15 16); means of independent chains."""
@@ -89,6 +90,7 @@ def test_one_compilation_for_each_shape(key: Array) -> None:
     assert len(traces) == first
 
 
+@pytest.mark.slow
 def test_posteriors_of_chains(key: Array, tmp_path) -> None:
     algorithm = MCMC(RWMH() >> RWMH(), num_samples=50, num_warmup=20, num_chains=3)
     run = jax.jit(jax.vmap(lambda k: infer(k, program(), algorithm)))
@@ -127,6 +129,7 @@ def test_errors_of_correlated_draws_grow_by_hand() -> None:
     np.testing.assert_allclose(law.standard_errors, np.sqrt(1 / 32), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_windows_and_moments_of_the_warm_up() -> None:
     counts, ends = schedule(300)
     assert not counts[:75].any() and not counts[-50:].any() and ends.sum() >= 2

@@ -63,6 +63,7 @@ def test_one_step_from_exact_draws_stays_exact(name: str, key: Array) -> None:
         assert_mean(np.exp(x[:, 0]) * y[:, 1] - np.exp(y[:, 0]) * x[:, 1], 0.0)
 
 
+@pytest.mark.slow
 @each_kernel
 def test_keys_rows_and_aux(name: str, key: Array, key_reuse) -> None:
     """Keys are consumed once; a single vector works as a population does; aux follows x."""

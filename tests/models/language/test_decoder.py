@@ -26,6 +26,7 @@ def run(models, prompts, keys, num_particles=8, **options):
     return process, infer(keys, process, ParticleFilter(num_particles, ess_threshold=0.9))
 
 
+@pytest.mark.slow
 def test_incremental_reward_equals_scoring_the_whole_text(models) -> None:
     """After resampling, the cached reward of each row is that of its text read at once."""
     keys = jax.random.split(jax.random.key(0), 4)
@@ -44,6 +45,7 @@ def test_incremental_reward_equals_scoring_the_whole_text(models) -> None:
     np.testing.assert_allclose(cached, log_odds.reshape(4, 8), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_log_probability_of_a_solution_equals_a_full_pass(models) -> None:
     """The policy's running log-probability is that of the text read from scratch."""
     model, _ = models
@@ -71,6 +73,7 @@ def same_particles(models, num_particles: int) -> float:
     return float(np.mean(np.concatenate([s.all(axis=-1).reshape(-1) for s in same])))
 
 
+@pytest.mark.slow
 def test_packing_and_order_do_not_matter_in_x64(x64) -> None:
     models = (
         load_policy(WEIGHTS / "policy.safetensors", dtype=jnp.float64),
@@ -134,3 +137,9 @@ def test_a_corrupt_weights_file_is_named(tmp_path) -> None:
 
 def test_text_ends_only_at_the_end_token() -> None:
     assert sum(TOKENIZER.text_ends()) == 1
+
+
+def test_the_target_names_the_temperature(models) -> None:
+    process = Reasoning(*models, PROMPTS[0], temperature=0.0)
+    assert process.target.endswith("r = LikelihoodReward")
+    assert process.prior().target == "p(x); p = language model at temperature 0"

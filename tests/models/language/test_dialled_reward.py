@@ -14,10 +14,11 @@ from jurax.models.language.gates import auc
 from jurax.models.language.model import Steps
 from jurax.models.language.noisy_executor import NoisyExecutor
 from jurax.models.language.programs import EXAMPLE
-from jurax.models.language.reasoning import FORMULAS, Reasoning, log_potentials
+from jurax.models.language.reasoning import Reasoning
 from jurax.models.language.regchain import problems, to_chains
 from jurax.models.language.regchain_check import liveness
 from jurax.models.language.regchain_corpus import write_solutions
+from jurax.models.language.reward_targets import FORMULAS, log_potentials
 from tests.statistics import assert_mean
 
 ROWS = 64  # every score of these tests has this many rows: one compilation
@@ -244,6 +245,7 @@ def test_malformed_prompts_are_named():
 # -------------------------------------------------------------------- its quality
 
 
+@pytest.mark.slow
 def test_quality_of_the_default_dials(key):
     suite = problems("validation", 120, seed=0)
     _, last, _, right = pool(key, suite, 64, DialledReward())
@@ -256,6 +258,7 @@ def test_quality_of_the_default_dials(key):
     assert 0.2 < share.mean() < 0.6 and right.any(axis=1).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_bonus_misleads_best_of_n(key):
     suite = problems("validation", 120, seed=0)
     shares = []

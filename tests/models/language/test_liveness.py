@@ -67,6 +67,7 @@ def damage(rng, text):
 THOUSANDS = pytest.param(12, 1000, marks=pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "num_texts"), [(1, 24), (12, 60), (30, 60), THOUSANDS])
 def test_prefixes_of_executor_solutions(width, num_texts, seed):
     suite = problems("train", num_texts, seed=width, lengths=(1, 8))
@@ -83,6 +84,7 @@ def test_prefixes_of_executor_solutions(width, num_texts, seed):
     assert 0.3 < np.mean(outcomes) < 0.9  # both kinds occur
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "num_texts"), [(12, 160), (17, 80), THOUSANDS])
 def test_prefixes_of_damaged_solutions(width, num_texts, seed):
     suite = problems("train", num_texts, seed=width, lengths=(1, 8))

@@ -134,6 +134,7 @@ def test_frequencies_are_those_of_the_law(key):
         assert_estimate(found, expected, error, resolution=0.004)
 
 
+@pytest.mark.slow
 def test_whole_solutions_follow_the_law_of_the_corpus_writer(key):
     # Two independent writers of one law: the same problems, the share of right answers of each.
     suite = problems("validation", 60, seed=0)
@@ -211,6 +212,7 @@ def test_rows_at_rest_keep_their_state(key):
     assert (np.asarray(steps.counts)[[0, 2, 4]] == 12).all()
 
 
+@pytest.mark.slow
 def test_steps_are_whole_or_refused(key):
     with pytest.raises(ValueError, match="max_step_tokens is 11.*whole steps of 12"):
         infer(

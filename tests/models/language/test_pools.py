@@ -53,6 +53,7 @@ def test_budgets_are_powers_of_two_and_all() -> None:
     assert curve.tokens.tolist() == [10, 20, 40, 60] and curve.accuracy.tolist() == [1] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["majority", "best_of_n"])
 def test_the_whole_pool_is_the_method(method: str) -> None:
     questions = generate_questions(12, seed=1)

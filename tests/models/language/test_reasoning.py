@@ -14,9 +14,10 @@ from jurax.models.language.executor import ExecutorDials, executor_law
 from jurax.models.language.model import AbstractReward, State, Steps
 from jurax.models.language.noisy_executor import NoisyExecutor
 from jurax.models.language.programs import EXAMPLE
-from jurax.models.language.reasoning import FORMULAS, Reasoning
+from jurax.models.language.reasoning import Reasoning
 from jurax.models.language.regchain import problems
 from jurax.models.language.regchain_corpus import write_step
+from jurax.models.language.reward_targets import FORMULAS
 from jurax.ppl import Cost, laws
 from tests.exact import Language
 from tests.models.language.toy import models_of
@@ -139,6 +140,7 @@ def executor(reward_target, prompt=EXAMPLE, **options):
     )
 
 
+@pytest.mark.slow
 def test_enumeration_by_the_library_and_by_numpy_agree(x64):
     process = executor("odds", strength=0.6)
     exact = laws.enumerate_process(process)
@@ -170,6 +172,7 @@ def test_evidence_and_answers_are_unbiased(reward_target, num_particles, key):
     assert_mean(estimates[:, likely], masses.sum(axis=0)[likely])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward_target", ODDS_FIRST)
 @pytest.mark.parametrize("algorithm", [ParticleFilter, ImportanceSampling])
 def test_a_large_pool_is_the_posterior(reward_target, algorithm, key):
@@ -192,6 +195,7 @@ def test_a_large_pool_is_the_posterior(reward_target, algorithm, key):
     assert total_variation(prior.sum(axis=0) / prior.sum(), exact) > 2 * bound  # it could fail
 
 
+@pytest.mark.slow
 def test_look_up_errors_are_in_the_posterior(key):
     # One instruction: 19^3 solutions with their probabilities, against the evidence of the filter.
     prompt, reward = "A=7 B=12 C=3 r1: A * B ? r1", DialledReward()
@@ -223,6 +227,7 @@ def test_temperature_zero_is_one_solution_for_all(key):
 # -------------------------------------------------------------------- packing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward_target", ODDS_FIRST)
 def test_a_problem_does_not_see_what_it_is_packed_with(reward_target, key):
     suite = problems("test", 6, seed=0, lengths=(1, 6))
@@ -273,6 +278,7 @@ def trees_equal(first, second):
     return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_a_finished_problem_is_left_alone(key):
     # One instruction beside eight: the first waits six steps, in which the other resamples.
     suite = [problems("test", 1, seed=1, lengths=(num, num))[0].prompt for num in (1, 8)]
@@ -295,6 +301,7 @@ def test_a_finished_problem_is_left_alone(key):
 # -------------------------------------------------------------------- cost and budgets
 
 
+@pytest.mark.slow
 def test_every_decoded_token_is_counted(key):
     # With a resampling at every step most of what is decoded is discarded; it counts all the same.
     process = default([EXAMPLE, problems("test", 1, seed=2, lengths=(5, 5))[0].prompt], "odds")
@@ -310,6 +317,7 @@ def test_every_decoded_token_is_counted(key):
     assert bare.reward_tokens.tolist() == bare.reward_calls.tolist() == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [1, 47, 48, 96, 107, 108, 1000])
 def test_a_budget_is_never_exceeded_and_its_end_is_reported(tokens, key):
     posterior = infer(
@@ -333,6 +341,7 @@ def test_a_budget_of_nothing_makes_no_step(key):
     assert posterior.distribution(process.answer).values == [None]
 
 
+@pytest.mark.slow
 def test_budgets_hold_where_resampling_revives_ended_rows(key):
     # Texts that have ended are replaced by unfinished ones: more rows decode than before.
     language = Language.draw(2, num_symbols=2, depth=6, stop=True)
@@ -465,6 +474,7 @@ def test_an_invalid_reward_is_refused_or_reported(value, key):
     assert np.isfinite(np.asarray(posterior.log_weights)[[1, 3]]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward_target", REWARD_TARGETS)
 def test_an_infinite_reward_is_certainty_where_rewards_are_probabilities(reward_target, key):
     process = patched(float("inf"), at=2, reward_target=reward_target)
@@ -473,6 +483,7 @@ def test_an_infinite_reward_is_certainty_where_rewards_are_probabilities(reward_
     assert posterior.status.startswith(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward_target", REWARD_TARGETS)
 @pytest.mark.parametrize("algorithm", [ParticleFilter(4), ImportanceSampling(4)])
 def test_rewards_of_zero_for_all_kill_the_population(algorithm, reward_target, key):
@@ -484,6 +495,7 @@ def test_rewards_of_zero_for_all_kill_the_population(algorithm, reward_target, k
     assert posterior.distribution(process.answer).values == []
 
 
+@pytest.mark.slow
 def test_a_dead_problem_does_not_touch_its_neighbour(key):
     # Rows 0, 1 (problem 0) die at step 2; rows 2, 3 (problem 1) live.
     prompts = [EXAMPLE, EXAMPLE]
@@ -496,6 +508,7 @@ def test_a_dead_problem_does_not_touch_its_neighbour(key):
     assert np.isfinite(posterior.log_evidence).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward_target", REWARD_TARGETS)
 def test_strength_zero_is_the_language_model(reward_target, key):
     plain = infer(key, Reasoning(NoisyExecutor(), None, EXAMPLE), ParticleFilter(4))

@@ -168,6 +168,7 @@ def test_other_weights_are_another_run(models) -> None:
     assert base != solve.fingerprint(NoisyExecutor(binding_error=0.1), models["reward"])
 
 
+@pytest.mark.slow
 def test_results_depend_neither_on_order_nor_on_packing(tmp_path, ten, models, monkeypatch) -> None:
     setting = Setting("particle_filter", 5)
     solve.solve(ten, setting, tmp_path / "one", **models)
@@ -200,6 +201,7 @@ def test_majority_and_best_of_n_share_their_samples(ten, models) -> None:
     assert (pools[0].particles["tokens"] == pools[1].particles["tokens"]).all()
 
 
+@pytest.mark.slow
 def test_no_method_sees_the_answer(tmp_path, ten, models) -> None:
     wrong = [Question(q.id, q.prompt, "none of these", q.source) for q in ten]
     for name, asked in (("right", ten), ("wrong", wrong)):

@@ -53,6 +53,7 @@ def test_targets_of_a_chain_are_its_solution():
         assert len(targets) == 2 * 12 + 3 == targets[-1] - targets[0] + 1
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_weighted_targets():
     model = Transformer(CONFIG, nnx.Rngs(0))
     batch = drill_batch(np.random.default_rng(0), CURRICULUM)
@@ -108,6 +109,7 @@ def small_run(num_steps, **options):
     return train(model, curriculum, schedule, stop_after=num_steps, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.rank_promotion("allow")  # optax
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     whole = small_run(12)

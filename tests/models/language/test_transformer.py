@@ -74,6 +74,7 @@ def padded(texts, length):
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_cached_decoding_with_resampling_equals_encoding_from_scratch_in_x64(name, x64):
     assert decode_with_resampling(OPTIONS[name], jnp.float64, steps=8) < 1e-9

@@ -40,6 +40,13 @@ class PrefixModel(AbstractLanguageModel):
         moved = jnp.where(active, child(prefix, drawn, self.logits), state.rows)
         return State(rows=moved, shared=state.shared), steps
 
+    def score_step(self, state, tokens, counts, max_step_tokens, temperature):
+        prefix = jnp.minimum(state.rows, self.logits.shape[0] - 1)
+        symbol = jnp.maximum(tokens[:, 0] - 1, 0)
+        moved = jnp.where(counts > 0, child(prefix, symbol, self.logits), state.rows)
+        log_probs = jnp.where(counts > 0, self.logits[prefix, symbol], 0.0)
+        return State(rows=moved, shared=state.shared), log_probs
+
     def ends_text(self, token):
         return token == self.end
 

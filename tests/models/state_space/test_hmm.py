@@ -63,6 +63,7 @@ def test_data_follow_the_model(key):
     assert abs(frequency[0] - expected[0]) < 0.08
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["process", "program"])
 def test_filter_is_unbiased(form, key):
     key_data, key_runs = jax.random.split(key)
@@ -87,6 +88,7 @@ def test_filter_is_unbiased(form, key):
     assert np.all(difference < 5 * error + 2e-3)  # the ratio has bias O(1/N)
 
 
+@pytest.mark.slow
 def test_replay_gives_transition_probabilities(key):
     model = HiddenMarkovModel.simulate(key, num_steps=3)
     states = jnp.array([0, 1, 2])
@@ -96,3 +98,23 @@ def test_replay_gives_transition_probabilities(key):
     )
     symbol = model.observations[1]
     np.testing.assert_allclose(increments, jnp.log(model.emission_matrix[moved, symbol]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"observations": [0, 2]}, r"symbols 0\.\.1"),
+        ({"observations": [-1, 0]}, r"symbols 0\.\.1"),
+        ({"initial": [0.5, 0.6]}, "initial must hold probabilities"),
+        ({"transition_matrix": [[1.5, -0.5], [0.0, 1.0]]}, "transition_matrix must hold"),
+        ({"emission_matrix": [[1.0, 1.0], [0.0, 1.0]]}, "emission_matrix must hold"),
+    ],
+)
+def test_wrong_tables_are_refused(change: dict, message: str) -> None:
+    table = [[0.9, 0.1], [0.2, 0.8]]
+    right = dict(
+        observations=[0, 1], initial=[0.5, 0.5], transition_matrix=table, emission_matrix=table
+    )
+    arrays = {name: np.asarray(value) for name, value in (right | change).items()}
+    with pytest.raises(ValueError, match=message):
+        HiddenMarkovModel(**arrays)

@@ -108,6 +108,7 @@ def test_generator_has_the_law_of_the_model(key):
     assert_mean(y[:, 2, :, None] * y[:, 1, None, :], a @ covs[2])
 
 
+@pytest.mark.slow
 def test_process_and_program_have_the_densities_of_the_model(x64, key):
     model = general_model(key)
     mean, covariance, _ = dense_posterior(model, num_observed_steps=0)

@@ -4,12 +4,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jurax.models.state_space import StochasticVolatility
 from jurax.models.state_space.stochastic_volatility import grid_filter
 from tests.statistics import assert_mean
 
 
+@pytest.mark.slow
 def test_grid_is_converged(x64, key):
     model = StochasticVolatility.simulate(key, num_steps=50)
     default = model.filtered()
@@ -19,6 +21,7 @@ def test_grid_is_converged(x64, key):
     np.testing.assert_allclose(default.variances, finer.variances, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_grid_in_single_precision(key):
     model = StochasticVolatility.simulate(key, num_steps=200)
     single = float(model.log_evidence())
@@ -27,6 +30,7 @@ def test_grid_in_single_precision(key):
     assert abs(single - double) < 5e-3  # against standard deviations of log Zhat near .2
 
 
+@pytest.mark.slow
 def test_grid_equals_quadrature_of_one_step(x64, key):
     """T = 1: x_1 has the stationary law, so p(y_1) is one integral."""
     model = StochasticVolatility.simulate(key, num_steps=1)

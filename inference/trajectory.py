@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jurax.inference.conditional import trace_row
 from jurax.inference.kernel import AbstractKernel
-from jurax.inference.loop import Run, run_steps
+from jurax.inference.loop import RECORDS, Run, run_steps
 from jurax.ppl import AbstractProcess, Cost, History, Posterior, random
 from jurax.ppl.posterior import arrange
 from jurax.ppl.process import gather_rows
@@ -43,7 +43,7 @@ def run_filter(
     """Run a filter and draw one of its paths by weight; consumes `key`."""
     key_init, key_steps, key_pick = random.split(key, 3)
     population = kernel.init(key_init, process, num_particles)
-    run = run_steps(kernel, key_steps, population, process, history=True)
+    run = run_steps(kernel, key_steps, population, process, storage=RECORDS)
     row = random.categorical(key_pick, run.population.log_weights)
     path = trace_row(run.records, run.info.get("ancestors"), row)
     return trajectory_of(run, process, path, row)

@@ -11,7 +11,8 @@ from jaxtyping import Array
 from jurax.inference import stepwise
 from jurax.inference.whole import AbstractWholeProgram
 from jurax.ppl import AbstractProcess, Cost, Posterior
-from jurax.ppl.population import INVALID, NO_START
+from jurax.ppl.cost import is_stated
+from jurax.ppl.population import INVALID, INVALID_OUT_OF_BUDGET, NO_START
 from jurax.ppl.program import Program
 from jurax.ppl.sequential import SequentialProgram
 
@@ -36,8 +37,10 @@ def infer(
             integer key for packed problems is split.
         target: a process, or a NumPyro program bound by `jurax.ppl.bind`.
         algorithm: such as `ParticleFilter(num_particles=1024)`.
-        budget: what may be spent on each problem. Steps that might exceed it are not made; the
-            posterior then holds what was reached, and its status says so. Samplers of populations
+        budget: what may be spent on each problem, in counts (`decoded_tokens`, `reward_calls`, ...;
+            seconds are refused: they are known to the host only, after the run). Steps that might
+            exceed it are not made; the posterior then holds what was reached, and its status says
+            so. Samplers of populations
             have budgets, bars and checkpoints; chains (MCMC, NUTS, SVI, parallel tempering,
             particle Gibbs, PIMH, PMMH) run as one compiled piece and refuse them.
         progress: show a progress bar.
@@ -76,6 +79,7 @@ def _compiled(key: Array, process: AbstractProcess | Program, algorithm: Any, bu
 
 def check_steps(algorithm: Any, process: Any, budget: Cost | None, by_step: bool) -> None:
     """Refuse bars, checkpoints and budgets of algorithms that are one compiled piece."""
+    check_budget_entries(budget)
     if budget is not None and not getattr(algorithm, "has_budget", True):
         raise NotImplementedError(
             f"{type(algorithm).__name__} has no budget: what its inner populations spend is not "
@@ -90,6 +94,21 @@ def check_steps(algorithm: Any, process: Any, budget: Cost | None, by_step: bool
             "nor checkpoints nor a budget: leave out progress, checkpoint and budget. Long runs "
             "are split into calls with keys of their own (chains are independent), each saved by "
             "`posterior.save`"
+        )
+
+
+def check_budget_entries(budget: Any) -> None:
+    """Refuse what is no budget of counts."""
+    if budget is None:
+        return
+    if not isinstance(budget, Cost):
+        raise TypeError(
+            f"budget must be a Cost, for instance Cost(decoded_tokens=1000), got {budget!r}"
+        )
+    if is_stated(budget.seconds):
+        raise ValueError(
+            "a budget of seconds cannot be kept: a compiled run does not see the clock. State "
+            "decoded_tokens, reward_tokens, reward_calls or sequential_passes"
         )
 
 
@@ -142,7 +161,7 @@ def finish(posterior: Posterior, started: float, throw: bool) -> Posterior:
     if status is None or isinstance(status, jax.core.Tracer):
         return posterior
     jax.block_until_ready(posterior.log_weights)
-    if throw and bool((status == INVALID).any()):
+    if throw and bool(((status == INVALID) | (status == INVALID_OUT_OF_BUDGET)).any()):
         raise ValueError(
             "a potential (reward) was NaN or +inf. Potentials must be finite or zero "
             "(log-increment -inf). Mend the potential, or pass throw=False to give such particles "

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from jurax.ppl import AbstractProcess, Population, random
 from jurax.ppl.checks import at_least
+from jurax.ppl.population import DEAD, INVALID_OUT_OF_BUDGET, OUT_OF_BUDGET
 
 Info = dict
 
@@ -69,8 +70,7 @@ def merge(first: Info, second: Info) -> Info:
 
 def active_rows(population: Population, process: AbstractProcess) -> Array:
     """Rows that a kernel may still extend: alive, unfinished, within budget; shape `(*B, N)`."""
-    from jurax.ppl.population import DEAD, OUT_OF_BUDGET
-
-    stopped = (population.status == DEAD) | (population.status == OUT_OF_BUDGET)
+    status = population.status
+    stopped = (status == DEAD) | (status == OUT_OF_BUDGET) | (status == INVALID_OUT_OF_BUDGET)
     alive = ~jnp.isneginf(population.log_weights) & ~stopped[..., None]
     return alive & ~process.finished(population.particles)

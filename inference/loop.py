@@ -17,7 +17,7 @@ from jurax.inference.compose import step_key
 from jurax.inference.kernel import AbstractKernel, Info, active_rows
 from jurax.ppl import AbstractProcess, Cost, Population
 from jurax.ppl.leaves import allocate, move_axis, store
-from jurax.ppl.population import OK, OUT_OF_BUDGET
+from jurax.ppl.population import INVALID, INVALID_OUT_OF_BUDGET, OK, OUT_OF_BUDGET
 
 
 class Run(eqx.Module):
@@ -108,7 +108,9 @@ def check_budget(run: Run, process: AbstractProcess, budget: Cost | None) -> Run
     population = run.population
     bound = jax.tree.map(lambda a, b: a + b, run.cost, process.cost_bound(population.particles))
     over = ~bound.within(budget) & jnp.any(active_rows(population, process), axis=-1)
-    status = jnp.where(over & (population.status == OK), OUT_OF_BUDGET, population.status)
+    status = population.status
+    for before, after in ((OK, OUT_OF_BUDGET), (INVALID, INVALID_OUT_OF_BUDGET)):
+        status = jnp.where(over & (population.status == before), after, status)
     return eqx.tree_at(lambda r: r.population.status, run, status)
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jurax.ppl import weights
 
-OK, DEAD, INVALID, OUT_OF_BUDGET, NO_START = 0, 1, 2, 3, 4
+OK, DEAD, INVALID, OUT_OF_BUDGET, NO_START, INVALID_OUT_OF_BUDGET = 0, 1, 2, 3, 4, 5
 STATUS = {
     OK: "ok",
     DEAD: "dead: every weight is zero",
@@ -25,6 +25,7 @@ STATUS = {
     OUT_OF_BUDGET: "stopped: the budget does not allow another step",
     NO_START: "no start: the log density was finite at none of the points that were tried",
 }
+STATUS[INVALID_OUT_OF_BUDGET] = f"{STATUS[INVALID]}; {STATUS[OUT_OF_BUDGET]}"
 
 
 class Population(eqx.Module):

@@ -43,7 +43,8 @@ class Distribution(eqx.Module):
     Attributes:
         values: distinct values of the read-out.
         probabilities: their posterior probabilities; they sum to 1 (empty for a dead population).
-        standard_errors: Monte Carlo standard errors of the probabilities.
+        standard_errors: Monte Carlo standard errors of the probabilities; NaN where they are
+            unknown.
     """
 
     values: list
@@ -52,7 +53,9 @@ class Distribution(eqx.Module):
 
     def __str__(self) -> str:
         rows = zip(self.values, self.probabilities, self.standard_errors, strict=True)
-        return "\n".join(f"{value}: {p:.3f} +- {se:.3f}" for value, p, se in rows)
+        return "\n".join(
+            f"{value}: {p:.3f} +- {'?' if np.isnan(se) else f'{se:.3f}'}" for value, p, se in rows
+        )
 
 
 class Posterior(eqx.Module):
@@ -119,8 +122,8 @@ class Posterior(eqx.Module):
         - P(v)))^2 (Chan and Lai 2013), and takes the generation with the largest value, since
         older generations have too few families (Olsson and Douc 2019). For chains, batches of
         successive draws take the place of families, and their lengths that of generations. It is
-        NaN where the run was resampled and was too large to keep its ancestors: run with
-        history=True.
+        NaN where a single particle has all the weight, which says nothing about its error, and
+        where the run was resampled and was too large to keep its ancestors: run with history=True.
 
         Args:
             f: plain Python function of one particle, for instance `process.answer`.
@@ -167,8 +170,9 @@ class Posterior(eqx.Module):
     def to_arviz(self, *, key: Array | None = None):
         """Export equally weighted draws to ArviZ (chain, draw, ...), with diagnostics.
 
-        Weighted particles are resampled once with `key` (default `jax.random.key(0)`). If a
-        history was kept, draws are whole trajectories. Chains are exported as they are.
+        Weighted particles are resampled once with `key` (default `jax.random.key(0)`); beside each
+        draw, `log_weights` of `sample_stats` is the weight by which it was drawn, not one to use
+        again. If a history was kept, draws are whole trajectories. Chains are exported as they are.
         """
         self._single("to_arviz")
         return storage.to_arviz(self, jax.random.key(0) if key is None else key)
@@ -278,7 +282,7 @@ def summarize(
 ) -> Distribution:
     """Group equal values; `families` holds the family of each particle by generation, `(G, N)`.
 
-    Without families (None) the standard errors are unknown.
+    Without families (None), and from a single particle, the standard errors are unknown.
     """
     distinct = list(dict.fromkeys(v for v, w in zip(values, normalized, strict=True) if w > 0))
     index = {value: k for k, value in enumerate(distinct)}
@@ -290,7 +294,8 @@ def summarize(
     normalized = normalized.astype(np.float64) / max(normalized.sum(dtype=np.float64), 1e-300)
     probabilities = np.minimum(member @ normalized, 1.0)
     deviations = normalized * (member - probabilities[:, None])
-    variance = np.full(len(distinct), np.nan if families is None else 0.0)
+    unknown = families is None or np.count_nonzero(normalized) < 2
+    variance = np.full(len(distinct), np.nan if unknown else 0.0)
     for family in () if families is None else families:
         totals = np.zeros((len(distinct), len(values)))
         np.add.at(totals, (slice(None), family), deviations)

@@ -3,6 +3,7 @@
 import importlib.metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import jax
 import jax.core
@@ -11,11 +12,15 @@ import numpy as np
 from jurax.ppl import leaves, npz
 
 FORMAT = "jurax-posterior-1"
+PLAIN = "".join(chr(i) for i in range(32, 127) if chr(i) not in "/%")  # written as they are
 PACKAGES = ("jurax", "jax", "equinox", "numpyro")
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of a pytree by path; containers are recorded by names and positions."""
+    """Leaves of a pytree by path; containers are recorded by names and positions.
+
+    A "/" within a name is written as "%2F", as in addresses.
+    """
     found, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {"/".join([prefix, *map(_name, path)]): leaf for path, leaf in found}
 
@@ -30,8 +35,8 @@ def unflatten(arrays: dict[str, Any], prefix: str) -> Any:
             node = tree
             *parents, last = path[len(prefix) + 1 :].split("/")
             for name in parents:
-                node = node.setdefault(name, {})
-            node[last] = array
+                node = node.setdefault(unquote(name), {})
+            node[unquote(last)] = array
     return tree or None
 
 
@@ -57,8 +62,12 @@ def load(posterior_class: type, history_class: type, path: Path) -> Any:
     from jurax.ppl.cost import Cost
 
     arrays, header = npz.read(path, "a posterior written by Posterior.save")
-    if header.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {header.get('format')!r}; expected {FORMAT!r}")
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path} has format {found!r}; expected {FORMAT!r}")
+    lacking = {"log_weights", "log_evidence"} - set(arrays)
+    if lacking or "target" not in header:
+        raise ValueError(f"{path} is damaged: it lacks {sorted(lacking) or 'its target'}")
     objects = header.get("objects", ())
     arrays = {
         name: leaves.decode_objects(x) if name in objects else jax.numpy.asarray(x)
@@ -102,7 +111,7 @@ def _groups(posterior: Any, key: jax.Array) -> dict[str, dict[str, np.ndarray]]:
     drawn = _named(jax.tree.map(lambda x: x[index], draws))
     return {
         "posterior": {name: x[None] for name, x in drawn.items()},
-        "sample_stats": {"log_weights": np.asarray(posterior.log_weights)[None]},
+        "sample_stats": {"log_weights": np.asarray(posterior.log_weights[index])[None]},
     }
 
 
@@ -134,11 +143,11 @@ def versions() -> dict[str, str]:
 
 def _named(tree: Any) -> dict[str, np.ndarray]:
     found = flatten(tree).items()
-    return {path.strip("/").replace("/", ".") or "x": np.asarray(x) for path, x in found}
+    return {unquote(path.strip("/").replace("/", ".")) or "x": np.asarray(x) for path, x in found}
 
 
 def _name(entry: Any) -> str:
     for attribute in ("name", "key", "idx"):
         if hasattr(entry, attribute):
-            return str(getattr(entry, attribute))
-    return str(entry)
+            return quote(str(getattr(entry, attribute)), safe=PLAIN)
+    return quote(str(entry), safe=PLAIN)

@@ -75,10 +75,12 @@ class Walk:
         """
         self._branches, self.total_probability = [], 0.0
         limit = self.num_replays + MAX_REPLAYS
+        with jax.enable_x64(True):
+            key, arguments = root_key(), jax.tree.map(_to_device, arguments)
         while True:
             self._restart()
             with jax.enable_x64(True), random.enumerating(self):
-                result = jax.tree.map(_to_host, self._function(root_key(), *arguments))
+                result = jax.tree.map(_to_host, self._function(key, *arguments))
             if self._error is not None:
                 raise ValueError(self._error)
             self.num_replays += 1
@@ -230,6 +232,10 @@ def _no_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
         "a draw bypasses jurax.ppl.random and cannot be enumerated: draw finitely many outcomes by "
         "jurax.ppl.random (categorical, bernoulli, choice, or uniform with breaks)"
     )
+
+
+def _to_device(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype != object else leaf
 
 
 def _to_host(leaf: Any) -> Any:

@@ -84,6 +84,14 @@ def strict_rank_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def compiled_quickly() -> Iterator[None]:
+    """Compile without most optimisations, where compiling takes longer than running."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(autouse=True)
 def memory_maps() -> Iterator[None]:
     """Drop compiled programs before the kernel's bound on memory maps (65,530 on Linux) is near.

@@ -3,6 +3,8 @@
 Shape letters: B problems.
 """
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -75,8 +77,9 @@ def encode_programs(prompts: list[str]) -> Programs:
     return Programs(jnp.asarray(leaves), left, operation, right, jnp.asarray(lengths))
 
 
-def parse(prompt: str) -> tuple[list[int], list[Instruction]]:
-    """Leaves and instructions (left, operation, right) of a prompt.
+@functools.lru_cache(maxsize=8192)
+def parse(prompt: str) -> tuple[tuple[int, ...], tuple[Instruction, ...]]:
+    """Leaves and instructions (left, operation, right) of a prompt; remembered.
 
     Raises:
         ValueError: the prompt is no RegChain problem.
@@ -85,11 +88,11 @@ def parse(prompt: str) -> tuple[list[int], list[Instruction]]:
     num = (len(words) - NUM_LEAVES - 2) // 4
     _require(len(words) == NUM_LEAVES + 2 + 4 * num, f"it has {len(words)} words, not 5 + 4 M")
     _require(1 <= num <= MAX_STEPS, f"it has {num} instructions")
-    leaves = [_leaf(words[i], NAMES[i]) for i in range(NUM_LEAVES)]
+    leaves = tuple(_leaf(words[i], NAMES[i]) for i in range(NUM_LEAVES))
     steps = [words[NUM_LEAVES + 4 * i : NUM_LEAVES + 4 * (i + 1)] for i in range(num)]
     query = ["?", NAMES[NUM_LEAVES + num - 1]]
     _require(words[-2:] == query, f"it ends in {' '.join(words[-2:])!r}, not {' '.join(query)!r}")
-    return leaves, [_instruction(step, NUM_LEAVES + i) for i, step in enumerate(steps)]
+    return leaves, tuple(_instruction(step, NUM_LEAVES + i) for i, step in enumerate(steps))
 
 
 def _leaf(word: str, name: str) -> int:

@@ -44,8 +44,8 @@ def load_model(
     """Read what `save_model` wrote: (model in `dtype`, metadata).
 
     Raises:
-        ValueError: the file is missing, damaged, of another format, or its tensors do not fit its
-            configuration; the message names the file and what was expected.
+        ValueError: the file is missing, damaged, of another format, its tensors do not fit its
+            configuration, or are not finite; the message names the file and what was expected.
     """
     path = Path(path)
     tensors, header = _read(path)
@@ -83,6 +83,11 @@ def _check(path: Path, expected: dict[str, tuple], tensors: dict[str, jax.Array]
         if tuple(tensors[name].shape) != tuple(shape):
             found = tuple(tensors[name].shape)
             raise ValueError(f"{path}: {name!r} has shape {found}; expected {tuple(shape)}")
+        if not bool(jnp.all(jnp.isfinite(tensors[name]))):
+            raise ValueError(
+                f"{path}: {name!r} holds NaN or infinite weights; its training diverged or the "
+                "file is damaged. Load an earlier checkpoint"
+            )
     extra = sorted(set(tensors) - set(expected))
     if extra:
         raise ValueError(f"{path} has tensors that its configuration does not know: {extra[:3]}")

@@ -111,6 +111,8 @@ class HiddenMarkovModel(AbstractStateSpace):
 
     def potential(self, state: Int[Array, ""], t: Int[Array, ""]) -> Float[Array, ""]:
         """Log-probability of y_t; 0 at t = 0."""
+        if self.num_steps == 0:
+            return jnp.zeros(())
         symbol = self.observations[jnp.maximum(t, 1) - 1]
         return jnp.where(t > 0, jnp.log(self.emission_matrix[state, symbol]), 0.0)
 

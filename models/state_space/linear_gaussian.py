@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from numpyro.contrib.control_flow import scan
 
 from jurax.models.state_space.base import AbstractStateSpace
+from jurax.models.state_space.checks import check_covariance, check_series, check_shape
 from jurax.ppl import lanes
 from jurax.ppl.combinators import Proposal
 from jurax.ppl.program import Program, bind
@@ -65,6 +66,20 @@ class LinearGaussian(AbstractStateSpace):
         self.observation_covariance = jnp.asarray(observation_covariance, float)
         self.initial_mean = jnp.asarray(initial_mean, float)
         self.initial_covariance = jnp.asarray(initial_covariance, float)
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse shapes that do not fit C, noises without a density, rows NaN in part."""
+        observed, states = self.observation_matrix.shape
+        reason = f"observation_matrix is {observed} x {states}"
+        check_shape("observations", self.observations, (self.num_steps, observed), reason)
+        check_series(self.observations)
+        check_shape("transition_matrix", self.transition_matrix, (states, states), reason)
+        check_shape("initial_mean", self.initial_mean, (states,), reason)
+        for name, size in (("transition", states), ("observation", observed), ("initial", states)):
+            covariance = getattr(self, f"{name}_covariance")
+            check_shape(f"{name}_covariance", covariance, (size, size), reason)
+            check_covariance(f"{name}_covariance", covariance)
 
     @classmethod
     def simulate(cls, key: Array, num_steps: int = 100, num_states: int = 1) -> "LinearGaussian":
@@ -116,6 +131,8 @@ class LinearGaussian(AbstractStateSpace):
 
     def potential(self, state: Float[Array, " D"], t: Int[Array, ""]) -> Float[Array, ""]:
         """Log-density of y_t; 0 at t = 0 and where y_t is missing."""
+        if self.num_steps == 0:
+            return jnp.zeros(())
         observation = self.observations[jnp.maximum(t, 1) - 1]
         law = dist.MultivariateNormal(self.observation_matrix @ state, self.observation_covariance)
         is_observed = (t > 0) & ~jnp.all(jnp.isnan(observation))

@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from numpyro.contrib.control_flow import scan
 
 from jurax.models.state_space.base import AbstractStateSpace
+from jurax.models.state_space.checks import check_range, check_series
 from jurax.ppl.program import Program, bind
 from jurax.ppl.state_space import StateSpaceModel
 
@@ -53,6 +54,10 @@ class StochasticVolatility(AbstractStateSpace):
         self.mean = jnp.asarray(mean, float)
         self.persistence = jnp.asarray(persistence, float)
         self.scale = jnp.asarray(scale, float)
+        check_series(self.observations)
+        check_range("mean", self.mean, -jnp.inf, jnp.inf)
+        check_range("persistence", self.persistence, -1, 1)
+        check_range("scale", self.scale, 0, jnp.inf)
 
     @classmethod
     def simulate(
@@ -71,7 +76,7 @@ class StochasticVolatility(AbstractStateSpace):
             state = mean + persistence * (state - mean) + scale * move
             return state, state
 
-        first = mean + scale / jnp.sqrt(1 - persistence**2) * moves[0]
+        first = mean + scale / jnp.sqrt((1 - persistence) * (1 + persistence)) * moves[0]
         _, states = jax.lax.scan(step, first, moves[1:])
         observations = jnp.exp(states / 2) * jax.random.normal(key_noise, states.shape)
         return cls(observations, mean, persistence, scale)
@@ -89,7 +94,7 @@ class StochasticVolatility(AbstractStateSpace):
     @property
     def stationary_scale(self) -> Float[Array, ""]:
         """Standard deviation of x_0."""
-        return self.scale / jnp.sqrt(1 - self.persistence**2)
+        return self.scale / jnp.sqrt((1 - self.persistence) * (1 + self.persistence))
 
     def state_space(self) -> StateSpaceModel:
         """The description of one particle."""
@@ -107,6 +112,8 @@ class StochasticVolatility(AbstractStateSpace):
 
     def potential(self, state: Float[Array, ""], t: Int[Array, ""]) -> Float[Array, ""]:
         """Log-density of y_t; 0 at t = 0 and where y_t is missing."""
+        if self.num_steps == 0:
+            return jnp.zeros(())
         observation = self.observations[jnp.maximum(t, 1) - 1]
         is_observed = (t > 0) & ~jnp.isnan(observation)
         law = dist.Normal(0.0, jnp.exp(state / 2))
@@ -133,7 +140,7 @@ class StochasticVolatility(AbstractStateSpace):
 
 def stochastic_volatility_program(observations, mean, persistence, scale):
     """A plain NumPyro program; it knows nothing of Jurax."""
-    stationary_scale = scale / jnp.sqrt(1 - persistence**2)
+    stationary_scale = scale / jnp.sqrt((1 - persistence) * (1 + persistence))
     x_0 = numpyro.sample("x_0", dist.Normal(mean, stationary_scale))
 
     def step(x, y):

@@ -34,6 +34,8 @@ from jurax.models.state_space import LinearGaussian
 from jurax.ppl import StateSpaceModel, bind
 from tests.statistics import assert_mean
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def walk(num_steps: int, fault: float = 0.0) -> StateSpaceModel:
     """A random walk whose potential at time 2 is `fault` (in logs)."""

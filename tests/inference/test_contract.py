@@ -36,6 +36,8 @@ from jurax.inference import (
 from jurax.ppl import AbstractProcess, Population, Posterior, random
 from tests.exact import Language
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def look_ahead(particles, t):
     """Of the prefix languages below."""

@@ -35,7 +35,7 @@ from jurax.inference import (
 )
 from jurax.ppl import bind
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_quickly")]
 Y = jnp.array([0.5, -0.3, 1.2, 0.4])
 
 

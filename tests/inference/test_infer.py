@@ -8,6 +8,7 @@ import pytest
 from jaxtyping import Array
 
 from jurax.inference import Extend, ImportanceSampling, ParticleFilter, infer, stepwise
+from jurax.inference.infer import check_budget_entries
 from jurax.ppl import AbstractProcess, Cost, Posterior, laws, random
 from tests.exact import Language
 
@@ -162,6 +163,26 @@ def test_a_budget_of_nothing_makes_no_extension(key: Array) -> None:
 def test_senseless_budgets_are_refused(limit: float, key: Array) -> None:
     with pytest.raises(ValueError, match="numbers >= 0"):
         infer(key, process(), FILTER, budget=Cost(decoded_tokens=limit))
+
+
+def test_budgets_that_could_not_bind_are_refused(key: Array) -> None:
+    with pytest.raises(ValueError, match="budget of seconds cannot be kept"):
+        infer(key, process(), FILTER, budget=Cost(seconds=1.0))
+    with pytest.raises(TypeError, match="budget must be a Cost"):
+        check_budget_entries(100)
+
+
+def test_an_invalid_problem_keeps_to_its_budget(key: Array) -> None:
+    faulty = language()
+    faulty.rewards[0, 0] = np.nan  # the first symbol may be 0, and then its potential is NaN
+    free = infer(key, faulty.process("odds"), FILTER, throw=False)
+    assert free.status.startswith("invalid") and int(free.info["num_steps"]) > 1
+    budget = Cost(decoded_tokens=float(free.cost.decoded_tokens) - 1)
+    posterior = infer(key, faulty.process("odds"), FILTER, budget=budget, throw=False)
+    assert float(posterior.cost.decoded_tokens) <= float(budget.decoded_tokens)
+    assert posterior.status.startswith("invalid") and "stopped" in posterior.status
+    with pytest.raises(ValueError, match="NaN or"):
+        infer(key, faulty.process("odds"), FILTER, budget=budget)
 
 
 # -------------------------------------------------------------------- checkpoints

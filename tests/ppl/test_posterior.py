@@ -217,6 +217,16 @@ def test_bare_and_nested_particles_come_back(tmp_path) -> None:
         ]
 
 
+def test_names_with_slashes_and_half_precision_come_back(tmp_path) -> None:
+    values = {"a/b": jnp.arange(3.0), "50 %2F": jnp.ones((3, 2), jnp.bfloat16)}
+    posterior = eqx.tree_at(lambda p: p.particles, posterior_of([0, 1, 2], np.zeros(3)), values)
+    posterior.save(tmp_path / "x.npz")
+    loaded = Posterior.load(tmp_path / "x.npz").particles
+    assert set(loaded) == set(values) and loaded["50 %2F"].dtype == jnp.bfloat16
+    jax.tree.map(np.testing.assert_array_equal, loaded, values)
+    assert set(posterior.to_arviz().posterior.data_vars) == set(values)
+
+
 def damaged_files(good: bytes) -> dict[str, bytes]:
     return {
         "empty": b"",
@@ -244,6 +254,29 @@ def test_files_of_another_kind_are_refused(tmp_path) -> None:
         Posterior.load(tmp_path / "b.npz")
     with pytest.raises(ValueError, match="missing.npz"):
         Posterior.load(tmp_path / "missing.npz")
+    np.save(tmp_path / "c.npy", np.ones(3))
+    with pytest.raises(ValueError, match="is not a posterior"):
+        Posterior.load(tmp_path / "c.npy")
+    np.savez(tmp_path / "d.npz", header=np.array("[1]"))
+    with pytest.raises(ValueError, match="has format None"):
+        Posterior.load(tmp_path / "d.npz")
+    header = np.array(json.dumps({"format": "jurax-posterior-1", "target": "x"}))
+    np.savez(tmp_path / "e.npz", header=header)
+    with pytest.raises(ValueError, match="lacks .'log_evidence', 'log_weights'"):
+        Posterior.load(tmp_path / "e.npz")
+
+
+def test_a_single_particle_knows_nothing_of_its_error() -> None:
+    for log_weights in ([0.0], [0.0, -np.inf]):
+        law = posterior_of([0.5, 1.5][: len(log_weights)], log_weights).distribution(float)
+        assert np.isnan(law.standard_errors).all() and str(law) == "0.5: 1.000 +- ?"
+
+
+def test_arviz_has_the_weight_of_each_draw_beside_it() -> None:
+    weights = np.log([0.1, 0.2, 0.7])
+    data = posterior_of([0.0, 1.0, 2.0], weights).to_arviz()
+    draws = data.posterior["x"].values.astype(int)
+    np.testing.assert_allclose(data.sample_stats["log_weights"], weights[draws], rtol=1e-6)
 
 
 def test_arviz_gets_draws_with_the_law_of_the_weights(fitted: Posterior) -> None:

@@ -153,10 +153,13 @@ def test_enumeration_by_the_library_and_by_numpy_agree(x64):
 
 
 @pytest.mark.parametrize(
-    "num_particles",
-    [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(16, marks=pytest.mark.slow)],
+    ("reward_target", "num_particles"),
+    [("odds", 2)]
+    + [
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (("odds", 1), ("odds", 16), ("emission", 2), ("value", 2))
+    ],
 )
-@pytest.mark.parametrize("reward_target", ODDS_FIRST)
 def test_evidence_and_answers_are_unbiased(reward_target, num_particles, key):
     runs = 6000 // num_particles**0.5
     process = executor(reward_target, [EXAMPLE] * int(runs), strength=1.0)
@@ -173,8 +176,10 @@ def test_evidence_and_answers_are_unbiased(reward_target, num_particles, key):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reward_target", ODDS_FIRST)
-@pytest.mark.parametrize("algorithm", [ParticleFilter, ImportanceSampling])
+@pytest.mark.parametrize(
+    ("algorithm", "reward_target"),
+    [(ImportanceSampling, "odds"), *((ParticleFilter, target) for target in REWARD_TARGETS)],
+)
 def test_a_large_pool_is_the_posterior(reward_target, algorithm, key):
     num = 24_000
     process = executor(reward_target, strength=1.0)
@@ -484,8 +489,10 @@ def test_an_infinite_reward_is_certainty_where_rewards_are_probabilities(reward_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reward_target", REWARD_TARGETS)
-@pytest.mark.parametrize("algorithm", [ParticleFilter(4), ImportanceSampling(4)])
+@pytest.mark.parametrize(
+    ("algorithm", "reward_target"),
+    [(ImportanceSampling(4), "odds"), *((ParticleFilter(4), target) for target in REWARD_TARGETS)],
+)
 def test_rewards_of_zero_for_all_kill_the_population(algorithm, reward_target, key):
     process = patched(-float("inf"), at=2, reward_target=reward_target)
     posterior = infer(key, process, algorithm)

@@ -79,6 +79,10 @@ def reshape_a_tensor(tensors, header):
     tensors["norm.scale"] = np.zeros(5, np.float32)
 
 
+def spoil_a_tensor(tensors, header):
+    tensors["norm.scale"][3] = np.nan
+
+
 def change_the_format(tensors, header):
     header["format"] = "other"
 
@@ -97,6 +101,7 @@ def drop_the_configuration(tensors, header):
         (drop_a_tensor, "lacks the tensor 'norm.scale' of shape \\(8,\\)"),
         (add_a_tensor, "does not know: \\['extra'\\]"),
         (reshape_a_tensor, "'norm.scale' has shape \\(5,\\); expected \\(8,\\)"),
+        (spoil_a_tensor, "'norm.scale' holds NaN or infinite weights"),
         (change_the_format, "format 'other'; expected 'jurax-transformer-1'"),
         (change_the_configuration, "no valid transformer configuration"),
         (drop_the_configuration, "no valid transformer configuration"),

@@ -45,11 +45,12 @@ class Resample(AbstractKernel):
         first_stage, status = look_ahead(self.lookahead, population, process)
         selection = selection_of(self.scheme, first_stage)
         ancestors = self._ancestors(key, first_stage, num)
-        dead = jnp.all(jnp.isneginf(selection), axis=-1)
+        total = weights.log_mean(selection)
+        dead = jnp.isneginf(total)
         own = jnp.arange(num, dtype=jnp.int32) % population.num_particles
         own = jnp.broadcast_to(own, ancestors.shape)
         ancestors = jnp.where(dead[..., None], own, ancestors)
-        gained = jnp.where(dead, 0.0, weights.log_mean(selection))
+        gained = jnp.where(dead, 0.0, total)
         if selection is population.log_weights:
             left = jnp.where(dead, -jnp.inf, 0.0)[..., None].astype(gained.dtype)
             left = jnp.broadcast_to(left, ancestors.shape)

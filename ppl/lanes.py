@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax.custom_batching import custom_vmap
-from jax.extend.random import threefry_2x32
 from jaxtyping import Array, Int
 
 from jurax.ppl import random
+from jurax.ppl.threefry import mantissa, threefry
 
 MAX_UNROLLED = 64  # outcomes up to which a categorical draw is unrolled; Gumbel noise beyond
 
@@ -187,10 +187,10 @@ def normals(key: Array, shape: tuple[int, ...]) -> Array:
         return random.normal(key, shape)
     size = math.prod(shape)
     child = random.split(key, 1)[0]  # the key-reuse checker sees the split, not the hash
-    bits = threefry_2x32(jax.random.key_data(child), jnp.arange(size + size % 2, dtype=jnp.uint32))
-    fraction = (bits[:size] >> 9) | jnp.uint32(0x3F800000)  # the float32 numbers in [1, 2)
-    uniform = 2 * (jax.lax.bitcast_convert_type(fraction, jnp.float32) - 1.5) + 2.0**-23
-    return (math.sqrt(2) * jax.lax.erf_inv(uniform)).reshape(shape)
+    half = jnp.arange((size + 1) // 2, dtype=jnp.uint32)
+    bits = threefry(jax.random.key_data(child), half, half + jnp.uint32(half.shape[0]))
+    uniform = 2 * (mantissa(jnp.stack(bits)) - 1.5) + 2.0**-23
+    return (math.sqrt(2) * jax.lax.erf_inv(uniform)).reshape(-1)[:size].reshape(shape)
 
 
 def log_prob(distribution: Any, value: Array) -> Array:

@@ -112,5 +112,5 @@ def check_increments(
 
 def mark_dead(log_weights: Float[Array, "*B N"], status: Int[Array, "*B"]) -> Int[Array, "*B"]:
     """Report problems whose weights are all zero; an earlier fault keeps its code."""
-    dead = jnp.all(jnp.isneginf(log_weights), axis=-1)
+    dead = jnp.isneginf(jnp.max(log_weights, axis=-1))  # the maximum that the ESS takes, too
     return jnp.where(dead & (status == OK), DEAD, status)

@@ -26,6 +26,8 @@ from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 from jaxtyping import Array, ArrayLike
 
+from jurax.ppl import threefry
+
 __all__ = [
     "bernoulli",
     "beta",
@@ -89,12 +91,14 @@ def split(key: Array, num: int = 2) -> Array:
         >>> split(jax.random.split(jax.random.key(0), 5), 2).shape
         (2, 5)
     """
-    return jnp.moveaxis(_over_keys(lambda k: jax.random.split(k, num), key), key.ndim, 0)
+    children = threefry.split if threefry.is_unrolled(key) else jax.random.split
+    return jnp.moveaxis(_over_keys(lambda k: children(k, num), key), key.ndim, 0)
 
 
 def fold_in(key: Array, data: Array | int) -> Array:
     """Fold an integer into each key; the key itself stays usable for other integers."""
-    return _over_keys(lambda k: jax.random.fold_in(k, data), key)
+    fold = threefry.fold_in if threefry.is_unrolled(key) else jax.random.fold_in
+    return _over_keys(lambda k: fold(k, data), key)
 
 
 def uniform(
@@ -118,6 +122,9 @@ def uniform(
             the draw, of shape `(*B, *shape, K)` or `(*B, K)`. Called by enumeration only.
     """
     if not _ORACLES:
+        is_single = jax.dtypes.canonicalize_dtype(dtype or float) == jnp.float32
+        if is_single and _is_unit(minval, maxval) and threefry.is_unrolled(key):
+            return _over_keys(lambda k: threefry.uniform(k, shape), key)
         draw = functools.partial(
             jax.random.uniform, shape=shape, dtype=dtype, minval=minval, maxval=maxval
         )
@@ -204,6 +211,12 @@ gamma = _continuous("gamma")
 beta = _continuous("beta")
 gumbel = _continuous("gumbel")
 permutation = _continuous("permutation")
+
+
+def _is_unit(minval: ArrayLike, maxval: ArrayLike) -> bool:
+    """Whether the ends of a uniform law are the numbers 0 and 1."""
+    is_known = isinstance(minval, int | float) and isinstance(maxval, int | float)
+    return is_known and minval == 0 and maxval == 1
 
 
 def _over_keys(function: Callable, key: Array, *args: Array) -> Array:

@@ -5,8 +5,20 @@ its normalised weights are 0. No function here returns NaN for it.
 Shape letters: N particles.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+
+def relative(log_weights: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
+    """Compute w_i / max_j w_j; all 0 for a dead population.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> relative(jnp.array([3.0, -jnp.inf, 3.0])).tolist()
+        [1.0, 0.0, 1.0]
+    """
+    return _scaled(log_weights)[1]
 
 
 def _scaled(log_weights: Float[Array, "*B N"]) -> tuple[Array, Array]:
@@ -54,7 +66,8 @@ def effective_sample_size(log_weights: Float[Array, "*B N"]) -> Float[Array, "*B
         >>> float(effective_sample_size(jnp.zeros(8)))
         8.0
     """
-    _, scaled = _scaled(log_weights)
+    # Kept once: the compiler would take the exponentials again for the second sum.
+    scaled = jax.lax.optimization_barrier(_scaled(log_weights)[1])
     total = jnp.sum(scaled, axis=-1)
     squares = jnp.sum(scaled**2, axis=-1)
     return total**2 / jnp.where(squares > 0, squares, 1.0)

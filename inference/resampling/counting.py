@@ -103,7 +103,7 @@ def ancestors_from_cumulative_counts(cumulative: Int[Array, " N"], num: int) -> 
 
 def prefix_sum_of_weights(log_weights: Float[Array, " N"], num: int) -> Float[Array, " N"]:
     """`scaled_prefix_sum` of log-weights."""
-    return scaled_prefix_sum(weights.normalized(log_weights), num)
+    return scaled_prefix_sum(weights.relative(log_weights), num)
 
 
 def parents_of_points(ends: Float[Array, " N"], points: Float[Array, " M"]) -> Int[Array, " M"]:

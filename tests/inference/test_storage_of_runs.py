@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from jurax.inference import ParticleFilter, diagnostics, infer, sampler
+from jurax.inference import AuxiliaryFilter, ParticleFilter, diagnostics, infer, sampler
 from jurax.models.state_space import LinearGaussian
 
 
@@ -41,3 +41,34 @@ def test_nothing_is_made_up_from_a_genealogy_that_was_not_kept(key: Array, limit
     assert np.all(np.isnan(summary.standard_errors))
     with pytest.raises(ValueError, match="history=True"):
         diagnostics.unique_ancestors(large)
+
+
+ALGORITHMS = {
+    "bootstrap": lambda n, history: ParticleFilter(n, history=history),
+    "resampling always": lambda n, history: ParticleFilter(n, ess_threshold=1.0, history=history),
+    "auxiliary": lambda n, history: AuxiliaryFilter(n, _look_ahead, history=history),
+}
+
+
+def _look_ahead(states: Array, t: Array) -> Array:
+    return -0.5 * states[:, 0] ** 2
+
+
+def compiled_bytes(algorithm, num_steps: int) -> int:
+    """Bytes of work space and results of a compiled run; nothing is executed."""
+    model = LinearGaussian.simulate(jax.random.key(0), num_steps=num_steps)
+    run = jax.jit(lambda key: algorithm.run(key, model))
+    memory = run.lower(jax.random.key(0)).compile().memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "history"), [*((n, False) for n in ALGORITHMS), ("bootstrap", True)]
+)
+def test_memory_grows_with_particles_times_steps_only_where_it_is_asked(
+    name: str, history: bool, limit: int
+) -> None:
+    num, steps = 2000, (10, 30)
+    record = 4 * num * (steps[1] - steps[0])  # bytes of one number of each particle and step
+    short, long = (compiled_bytes(ALGORITHMS[name](num, history), length) for length in steps)
+    assert (long - short >= record) == history, (long - short, record)

@@ -6,7 +6,8 @@ thousand particles' weights. The functions here are the same maps, bit for bit, 
 rounds written out (Salmon, Moraes, Dror and Shaw 2011, section 4.2 and table 2).
 
 They read key data, which the key-reuse checker of JAX does not see. `is_unrolled` is therefore
-false while `jax_debug_key_reuse` is on, and callers use `jax.random`.
+false while `jax_debug_key_reuse` is on, and callers use `jax.random`. Unrolled, a filter compiles
+half as long again; code that compiles much and runs little (our tests) sets `UNROLL` to False.
 """
 
 import functools
@@ -18,12 +19,13 @@ from jaxtyping import Array, ArrayLike, Float, UInt32
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA  # the constant of the key schedule
+UNROLL = True  # read where a function is traced
 
 
 def is_unrolled(key: Array) -> bool:
     """Whether draws from `key` may be made by the functions of this file."""
     config = jax.config
-    plain = config.jax_threefry_partitionable and not config.jax_debug_key_reuse  # pyright: ignore
+    plain = UNROLL and config.jax_threefry_partitionable and not config.jax_debug_key_reuse  # pyright: ignore
     return plain and jax.random.key_impl(key) == "threefry2x32"
 
 

@@ -84,6 +84,14 @@ def strict_rank_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def hash_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are hashed by `jax.random`, which compiles sooner: the same bits (test_threefry)."""
+    from jurax.ppl import threefry  # not above: type checks are switched on after this file is read
+
+    monkeypatch.setattr(threefry, "UNROLL", False)
+
+
 @pytest.fixture
 def compiled_quickly() -> Iterator[None]:
     """Compile without most optimisations, where compiling takes longer than running."""

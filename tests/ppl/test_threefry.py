@@ -9,6 +9,12 @@ from jurax.inference import ParticleFilter, infer
 from jurax.models.state_space import LinearGaussian
 from jurax.ppl import random, threefry
 
+
+@pytest.fixture(autouse=True)
+def unrolled(hash_in_a_loop: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threefry, "UNROLL", True)
+
+
 DRAWS = {
     "split": lambda key, jax_or_ours: jax.random.key_data(jax_or_ours.split(key, 5)),
     "fold_in": lambda key, jax_or_ours: jax.random.key_data(jax_or_ours.fold_in(key, 2**31 - 1)),

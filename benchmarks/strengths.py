@@ -9,8 +9,8 @@ score of the right answer,
 
 (one more vote is spread over the K answers, as in `jurax.models.language.calibrate`), the accuracy,
 the mean stated probability and its ECE. The strength with the best log score at N = 64 is
-`DIALLED_STRENGTH` in `benchmarks/reasoning.py`. `calibrate` fits on importance-weighted pools; on the
-same samples of this model it finds 0.52, less than the filter bears.
+`DIALLED_STRENGTH` in `benchmarks/reasoning.py`. `calibrate` fits on importance-weighted pools and
+finds 0.52 for this model and reward, less than the filter bears.
 """
 
 import time

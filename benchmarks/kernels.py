@@ -7,8 +7,10 @@ slow minute of the machine hits all of them. Reported are medians over rounds of
 (`time.process_time`, all threads) in ns per particle and step, compilation excluded; the ratio
 fastest peer / slowest form of jurax; and the ratio to the floor (noise, propagation, weights,
 log-sum, no resampling). The log-evidence of each contender is averaged over rounds and shown, so
-that a fast wrong answer is seen: exact for lg1 and lg10 by the Kalman filter. benchmarks/README.md
-says how to install the peers.
+that a fast wrong answer is seen: exact for lg1 and lg10 by the Kalman filter; its standard
+deviation over rounds tells whether the estimates are equally good. `jurax / floor` takes, where
+everybody resamples at every step, the floor with one resampling and gather. Rows are printed as
+they are finished. benchmarks/README.md says how to install the peers.
 """
 
 import argparse
@@ -34,7 +36,9 @@ CONTENDERS = {
     "blackjax": ("with_blackjax", "prepare"),
     "cuthbert": ("with_cuthbert", "prepare"),
     "floor": ("floor", "prepare"),
+    "floor + resampling": ("floor", "prepare_resampled"),
 }
+FLOORS = ("floor", "floor + resampling")
 OURS = ("jurax", "jurax program")
 PEERS = ("particles", "blackjax", "cuthbert")
 MODES = {"always": 1.0, "ESS < N/2": 0.5}
@@ -50,7 +54,8 @@ def main() -> None:
             case = make_case(name, SHORT if num_particles >= 100_000 else 1000)
             for mode, threshold in MODES.items():
                 rows.append(measure(case, num_particles, mode, threshold, arguments))
-    report = f"{table(rows)}\nMean log-evidence:\n\n{evidences(rows)}"
+                print(table(rows[-1:]), flush=True)
+    report = f"{table(rows)}\nLog-evidence, mean (sd of one run):\n\n{evidences(rows)}"
     print(report)
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "kernels.md").write_text(report)
@@ -73,13 +78,15 @@ def measure(
     case: Case, num_particles: int, mode: str, threshold: float, arguments: argparse.Namespace
 ) -> dict:
     """Time all contenders on one setting, round robin."""
-    runs = {}
+    runs, compiling = {}, {}
     for name in arguments.contenders:
         module, function = CONTENDERS[name]
         prepare = getattr(importlib.import_module(f"contenders.{module}"), function)
         run = prepare(case, num_particles, threshold)
         if run is not None:
-            run(0)  # compile
+            start = time.process_time()
+            run(0)
+            compiling[name] = time.process_time() - start
             runs[name] = run
     seconds = {name: [] for name in runs}
     evidence = {name: [] for name in runs}
@@ -99,14 +106,16 @@ def measure(
         "ns_per_particle_step": cost,
         "spread": {name: scale * (max(v) - min(v)) for name, v in seconds.items()},
         "peer_over_jurax": ratio(cost, PEERS, OURS),
-        "jurax_over_floor": ratio(cost, OURS, ("floor",)),
+        "jurax_over_floor": ratio(cost, OURS, FLOORS[-1:] if FLOORS[-1] in cost else FLOORS[:1]),
+        "first_run_seconds": compiling,
         "mean_log_evidence": {name: statistics.mean(v) for name, v in evidence.items()},
+        "sd_log_evidence": {name: statistics.stdev(v) for name, v in evidence.items()},
         "exact_log_evidence": kalman_log_evidence(case),
     }
 
 
 def ratio(cost: dict[str, float], above: tuple[str, ...], below: tuple[str, ...]) -> float | None:
-    """Fastest of the contenders above over the slowest of those below, of those that ran."""
+    """Fastest of those above over the slowest of those below, of those that ran."""
     first = [cost[name] for name in above if name in cost]
     second = [cost[name] for name in below if name in cost]
     return min(first) / max(second) if first and second else None
@@ -127,10 +136,11 @@ def table(rows: list[dict]) -> str:
 def evidences(rows: list[dict]) -> str:
     """Markdown: mean log-evidence of the contenders that are filters, and the exact value."""
     names = [name for name in CONTENDERS if any(name in r["mean_log_evidence"] for r in rows)]
-    names = [name for name in names if name != "floor"]
+    names = [name for name in names if name not in FLOORS]
     lines = [line("model", "N", "mode", *names, "exact"), line(*["---"] * (4 + len(names)))]
     for row in rows:
-        cells = [number(row["mean_log_evidence"].get(name), 1) for name in names]
+        means, sds = row["mean_log_evidence"], row["sd_log_evidence"]
+        cells = [f"{number(means.get(n), 1)} ({number(sds.get(n), 2)})" for n in names]
         exact = number(row["exact_log_evidence"], 1)
         lines.append(line(row["case"], f"{row['num_particles']:,}", row["mode"], *cells, exact))
     return "\n".join(lines) + "\n"

@@ -1,0 +1,234 @@
+"""Answers: a long table (task, worker, label) as a compact edge list.
+
+Shape letters: E answers, J tasks, W workers, K classes.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+COLUMNS = ("task", "worker", "label")
+REPEATS = ("error", "first", "last", "all")
+
+
+class Answers:
+    """Who answered what, in integers; ids and labels keep their own types in `tasks`, ....
+
+    Args:
+        table: a pandas frame, a mapping of equally long columns, or the path of a CSV file, with
+            the columns task, worker and label; others are ignored.
+        repeats: what to do where a worker answered a task more than once: "error", keep the
+            "first" or the "last" of them, or count "all".
+        classes: all labels that were on offer; by default those that occur, sorted if they can be.
+
+    Attributes:
+        task: index into `tasks` of each answer.
+        worker: index into `workers`.
+        label: index into `classes`.
+        tasks: ids of the J tasks, in order of appearance.
+        workers: ids of the W workers, in order of appearance.
+        classes: the K labels.
+        num_repeated: answers that repeat a pair of task and worker.
+
+    Raises:
+        TypeError, ValueError: for tables that are no answers; the message says what was expected.
+
+    Example:
+        >>> answers = Answers({"task": [1, 1, 2], "worker": list("aba"), "label": list("xyy")})
+        >>> answers, answers.label.tolist(), list(answers.classes)
+        (Answers(3 answers, 2 tasks, 2 workers, 2 classes), [0, 1, 1], ['x', 'y'])
+    """
+
+    task: Int[np.ndarray, " E"]
+    worker: Int[np.ndarray, " E"]
+    label: Int[np.ndarray, " E"]
+
+    def __init__(self, table: Any, repeats: str = "error", classes: Sequence | None = None):
+        if repeats not in REPEATS:
+            raise ValueError(f"repeats must be one of {', '.join(REPEATS)}; got {repeats!r}")
+        frame = read_table(table)
+        frame, self.num_repeated = without_repeats(frame, repeats)
+        self.task, self.tasks = pd.factorize(frame["task"])
+        self.worker, self.workers = pd.factorize(frame["worker"])
+        self.classes = class_index(frame["label"], classes)
+        self.label = self.classes.get_indexer(pd.Index(frame["label"]))
+
+    @property
+    def num_tasks(self) -> int:
+        """J."""
+        return len(self.tasks)
+
+    @property
+    def num_workers(self) -> int:
+        """W."""
+        return len(self.workers)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    def __repr__(self) -> str:
+        return (
+            f"Answers({len(self)} answers, {self.num_tasks} tasks, {self.num_workers} workers, "
+            f"{self.num_classes} classes)"
+        )
+
+    def gold(self, labels: Any) -> Int[np.ndarray, " J"]:
+        """Known labels as class indices by task; -1 where none is known.
+
+        Args:
+            labels: a pandas Series of labels by task, a mapping, or None. Tasks without answers are
+                left out with a warning.
+
+        Raises:
+            ValueError: a task has two labels, a label is missing or is no class.
+        """
+        known = np.full(self.num_tasks, -1)
+        if labels is None:
+            return known
+        labels = labels if isinstance(labels, pd.Series) else pd.Series(dict(labels), dtype=object)
+        if labels.index.has_duplicates:
+            task = labels.index[labels.index.duplicated()][0]
+            raise ValueError(
+                f"gold names task {show(task)} more than once; give one label for each"
+            )
+        if labels.isna().any():
+            task = labels.index[labels.isna()][0]
+            raise ValueError(f"gold has no label for task {show(task)}; leave unknown tasks out")
+        codes = self.classes.get_indexer(pd.Index(labels))
+        if (codes < 0).any():
+            label = labels.iloc[int((codes < 0).argmax())]
+            raise ValueError(
+                f"gold label {show(label)} is none of the classes {list(self.classes)}; "
+                "pass classes=[...] that hold it"
+            )
+        rows = pd.Index(self.tasks).get_indexer(labels.index)
+        if (rows < 0).any():
+            warnings.warn(
+                f"{(rows < 0).sum()} gold tasks have no answers and are left out, "
+                f"for instance {show(labels.index[rows < 0][0])}",
+                stacklevel=2,
+            )
+        known[rows[rows >= 0]] = codes[rows >= 0]
+        return known
+
+
+def read_table(table: Any) -> pd.DataFrame:
+    """The three columns of a table, checked."""
+    frame = as_frame(table)
+    if frame.columns.has_duplicates:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"the table has the column {twice!r} twice")
+    lacking = [name for name in COLUMNS if name not in frame.columns]
+    if lacking:
+        hint = "; rename 'performer' to 'worker'" if "performer" in frame.columns else ""
+        raise ValueError(
+            f"the table lacks the column(s) {', '.join(lacking)}; it has "
+            f"{', '.join(map(str, frame.columns)) or 'none'}{hint}"
+        )
+    frame = frame[list(COLUMNS)].reset_index(drop=True)
+    if frame.empty:
+        raise ValueError("the table holds no answers")
+    for name in COLUMNS:
+        check_column(name, frame[name])
+    return frame
+
+
+def as_frame(table: Any) -> pd.DataFrame:
+    """A frame from a frame, a mapping of columns or a CSV file."""
+    if isinstance(table, pd.DataFrame):
+        return table
+    if isinstance(table, str | Path):
+        if not Path(table).is_file():
+            raise ValueError(f"there is no file {table}")
+        try:
+            return pd.read_csv(table)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise ValueError(f"{table} is not a readable CSV file: {error}") from error
+    if isinstance(table, Mapping):
+        columns = {name: np.asarray(column) for name, column in table.items()}
+        for name, column in columns.items():
+            if column.ndim != 1:
+                raise ValueError(f"column {name!r} must have one axis, got shape {column.shape}")
+        if len({len(column) for column in columns.values()}) > 1:
+            lengths = {name: len(column) for name, column in columns.items()}
+            raise ValueError(f"columns must be equally long, got {lengths}")
+        return pd.DataFrame(columns)
+    raise TypeError(
+        "answers must be a pandas DataFrame, a mapping of columns or the path of a CSV file with "
+        f"the columns task, worker, label; got {type(table).__name__}"
+    )
+
+
+def check_column(name: str, column: pd.Series) -> None:
+    """Refuse missing and infinite entries, and entries that cannot be compared."""
+    missing = column.isna()
+    if missing.any():
+        raise ValueError(
+            f"{missing.sum()} answers have no {name}, the first in row {int(missing.argmax())}; "
+            "drop or mend them"
+        )
+    if pd.api.types.is_float_dtype(column) and np.isinf(column).any():
+        raise ValueError(f"column {name!r} is infinite in row {int(np.isinf(column).argmax())}")
+    try:
+        column.map(hash)
+    except TypeError as error:
+        raise TypeError(f"entries of column {name!r} must be hashable: {error}") from error
+
+
+def without_repeats(frame: pd.DataFrame, repeats: str) -> tuple[pd.DataFrame, int]:
+    """The frame with repeated (task, worker) pairs treated as `repeats` says, and their number."""
+    repeated = frame.duplicated(["task", "worker"])
+    number = int(repeated.sum())
+    if number and repeats == "error":
+        row = frame[repeated].iloc[0]
+        raise ValueError(
+            f"{number} answers repeat a pair of task and worker, for instance worker "
+            f"{show(row['worker'])} on task {show(row['task'])}; choose repeats='first', 'last' "
+            "or 'all'"
+        )
+    if number and repeats in ("first", "last"):
+        frame = frame.drop_duplicates(["task", "worker"], keep=repeats)  # pyright: ignore
+    return frame, number
+
+
+def class_index(labels: pd.Series, classes: Sequence | None) -> pd.Index:
+    """The classes in order; every label must be one of them, and there must be two."""
+    if classes is None:
+        found = labels.unique()
+        try:
+            index = pd.Index(sorted(found))
+        except TypeError:  # labels of different types have no order
+            index = pd.Index(found)
+    else:
+        index = pd.Index(list(classes))
+        if index.has_duplicates:
+            raise ValueError(f"classes holds {show(index[index.duplicated()][0])} twice")
+        if index.hasnans:
+            raise ValueError("classes holds a missing value")
+        strange = labels[~labels.isin(index)]
+        if len(strange):
+            raise ValueError(
+                f"{len(strange)} answers have labels that are no classes, for instance "
+                f"{show(strange.iloc[0])}; classes are {list(index)}"
+            )
+    if len(index) < 2:
+        raise ValueError(
+            f"there is only the class {list(index)}; two are needed: pass classes=[...] with all "
+            "labels that were on offer"
+        )
+    return index
+
+
+def show(value: Any) -> str:
+    """A value as a user wrote it: 1, not np.int64(1)."""
+    return repr(value.item() if isinstance(value, np.generic) else value)

@@ -1,0 +1,113 @@
+"""What the EM algorithms share: sums over answers and the loop to convergence.
+
+Shape letters: E answers, J tasks, W workers, K classes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from jurax.models.crowd.aggregator import one_hot
+from jurax.models.crowd.answers import Answers
+
+
+class Edges(eqx.Module):
+    """The answers as arrays, with the sizes that sums need.
+
+    Attributes:
+        task, worker, label: indices of each answer.
+        gold: one row of 1 at the known class, or of zeros, by task.
+    """
+
+    task: Int[Array, " E"]
+    worker: Int[Array, " E"]
+    label: Int[Array, " E"]
+    gold: Float[Array, "J K"]
+    num_workers: int = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, answers: Answers, gold: Int[np.ndarray, " J"]) -> "Edges":
+        """The edge list of `answers`."""
+        columns = [jnp.asarray(x, jnp.int32) for x in (answers.task, answers.worker, answers.label)]
+        known = jnp.asarray(one_hot(gold, answers.num_classes))
+        return cls(*columns, gold=known, num_workers=answers.num_workers)
+
+    @property
+    def num_tasks(self) -> int:
+        """J."""
+        return self.gold.shape[0]
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.gold.shape[1]
+
+    def over_tasks(self, values: Float[Array, "E ..."]) -> Float[Array, "J ..."]:
+        """Sum of the values of the answers to each task."""
+        return jax.ops.segment_sum(values, self.task, self.num_tasks)
+
+    def over_workers(self, values: Float[Array, "E ..."]) -> Float[Array, "W ..."]:
+        """Sum of the values of the answers of each worker."""
+        return jax.ops.segment_sum(values, self.worker, self.num_workers)
+
+    def votes(self, values: Float[Array, "E ..."]) -> Float[Array, "J K ..."]:
+        """Sum of the values of the answers to each task with each label."""
+        cells = self.num_tasks * self.num_classes
+        sums = jax.ops.segment_sum(values, self.task * self.num_classes + self.label, cells)
+        return sums.reshape(self.num_tasks, self.num_classes, *values.shape[1:])
+
+    def shares(self) -> Float[Array, "J K"]:
+        """Shares of the votes by task, known labels clamped."""
+        votes = self.votes(jnp.ones(self.task.shape))
+        return self.clamped(votes / jnp.sum(votes, axis=1, keepdims=True))
+
+    def clamped(self, probas: Float[Array, "J K"]) -> Float[Array, "J K"]:
+        """`probas` with certainty where the label is known."""
+        is_known = jnp.any(self.gold > 0, axis=1, keepdims=True)
+        return jnp.where(is_known, self.gold, probas)
+
+    def clamped_pairs(self, log_joint: Float[Array, "J K K"]) -> Float[Array, "J K K"]:
+        """Softmax over pairs (g, h) with g != h, and with g the known class where there is one."""
+        total = jax.nn.logsumexp(self.mask_pairs(log_joint), axis=(1, 2), keepdims=True)
+        return jnp.exp(self.mask_pairs(log_joint) - total)
+
+    def mask_pairs(self, log_joint: Float[Array, "J K K"]) -> Float[Array, "J K K"]:
+        """-inf where g = h, and where g is not the known class."""
+        is_known = jnp.any(self.gold > 0, axis=1)[:, None, None]
+        allowed = ~is_known | (self.gold > 0)[:, :, None]
+        return jnp.where(
+            allowed & ~jnp.eye(self.num_classes, dtype=bool)[None], log_joint, -jnp.inf
+        )
+
+
+def iterate(
+    step: Callable[[PyTree], tuple[PyTree, Float[Array, ""]]],
+    start: PyTree,
+    num_answers: int,
+    n_iter: int,
+    tol: float,
+) -> tuple[PyTree, Float[Array, ""], Int[Array, ""]]:
+    """Repeat `step(state) -> (state, log-likelihood of the state before)` until it stops rising.
+
+    Stops when the log-likelihood per answer rose by less than `tol`, at the latest after `n_iter`
+    steps. Returns the last state, its predecessor's log-likelihood per answer, and the steps made.
+    """
+
+    def is_rising(carry: tuple) -> Any:
+        _, now, before, number = carry
+        return (number < n_iter) & ((number < 2) | (now - before >= tol))
+
+    def advance(carry: tuple) -> tuple:
+        state, now, _, number = carry
+        state, log_likelihood = step(state)
+        return state, log_likelihood / num_answers, now, number + 1
+
+    nothing = jnp.asarray(-jnp.inf)
+    first = (start, nothing, nothing, jnp.asarray(0))
+    state, log_likelihood, _, number = jax.lax.while_loop(is_rising, advance, first)
+    return state, log_likelihood, number

@@ -1,0 +1,211 @@
+"""The top-two model: a right answer, the most confusing wrong one, and how confusing it is.
+
+    P(y_ij = g_j) = p_i q_j + (1 - p_i) / K,    P(y_ij = h_j) = p_i (1 - q_j) + (1 - p_i) / K,
+    (1 - p_i) / K for any other class;  q_j in (1/2, 1)
+
+Jeong and Chung 2023 (arXiv 2301.00006). EM over (g, h, q) of each task, enumerated with q on a
+grid, and the reliability p of each worker. With r_i = K p_i / (1 - p_i), up to a constant,
+
+    S_j(a, b, q) = sum_i 1{y_ij = a} log(1 + r_i q)
+                 + sum_i 1{y_ij = b} log(1 + r_i (1 - q)) + log prior(q),
+    z_ij = P(answer ij is informed) = sum_q R_j(g = y, q) r q / (1 + r q)
+                                    + sum_q R_j(h = y, q) r (1 - q) / (1 + r (1 - q)),
+    p_i = (sum_j z_ij + 1/2) / (number of answers of i + 1)                        [Beta(1.5, 1.5)]
+
+where R is the softmax of S over a != b and q. Renumbering the classes changes nothing.
+
+Shape letters: E answers, J tasks, W workers, K classes, Q grid points.
+"""
+
+import dataclasses
+import warnings
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float
+
+from jurax.models.crowd import spectral
+from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
+from jurax.models.crowd.dawid_skene import OneCoinDawidSkene
+from jurax.models.crowd.em import Edges, iterate
+
+METHODS = ("em", "spectral")
+
+
+@dataclasses.dataclass
+class TopTwo(AbstractAggregator):
+    """Right answer, most confusing wrong answer, and its confusion probability, for each task.
+
+    Two classes leave no third one to tell guessing from confusion: p is not identified, and the
+    one-coin model is fitted instead, with a warning.
+
+    Args:
+        method: "em", or "spectral": the two-stage algorithm in its sound form (`spectral.py`).
+        num_points: Q, grid points of q.
+
+    After `fit` also: `second_` (h by task), `confusion_` (posterior mean of q; for "spectral" an
+    estimate), `pairs_` (frame: task, first, second, probability of the most probable pair).
+    `skills_` is p; `probas_` is P(g).
+
+    Example:
+        >>> table = {
+        ...     "task": [1] * 6 + [2] * 6,
+        ...     "worker": list("uvwxyz") * 2,
+        ...     "label": list("aaaabb") + list("ccccca"),
+        ... }
+        >>> model = TopTwo(classes=list("abc")).fit(table)
+        >>> model.labels_.tolist(), model.second_.tolist()
+        (['a', 'c'], ['b', 'a'])
+        >>> bool(model.confusion_[1] < model.confusion_[2])
+        True
+    """
+
+    method: str = "em"
+    num_points: int = 16
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}; got {self.method!r}")
+        if self.num_points < 1:
+            raise ValueError(f"num_points must be at least 1, got {self.num_points}")
+
+    def estimate(self, answers, gold):
+        """EM, started from the spectral estimate of the workers, or that estimate alone."""
+        if answers.num_classes == 2:
+            warnings.warn(
+                "two classes: the reliability of the top-two model is not identified, so the "
+                "one-coin model is fitted; confusion_ is unknown (NaN)",
+                stacklevel=3,
+            )
+            return of_two_classes(OneCoinDawidSkene(self.n_iter, self.tol).estimate(answers, gold))
+        edges = Edges.of(answers, gold)
+        reliability = spectral.reliability(answers, edges)
+        if self.method == "spectral":
+            return spectral.estimate(edges, reliability)
+        state, log_likelihood, number = fit(
+            edges, reliability, grid(self.num_points), self.n_iter, self.tol
+        )
+        return summarize(edges, *state, grid(self.num_points), float(log_likelihood), int(number))
+
+    def _name(self, found):
+        super()._name(found)
+        classes, tasks = self.answers_.classes, self.labels_.index
+        pairs = found.pairs
+        second = np.argmax(pairs[np.arange(len(tasks)), self.best_], axis=1)
+        self.second_ = pd.Series(classes.take(second), index=tasks, name="second")
+        self.confusion_ = pd.Series(found.confusion, index=tasks, name="confusion")
+        first, other = np.divmod(pairs.reshape(len(tasks), -1).argmax(axis=1), len(classes))
+        self.pairs_ = pd.DataFrame(
+            {
+                "task": tasks,
+                "first": classes.take(first),
+                "second": classes.take(other),
+                "probability": pairs[np.arange(len(tasks)), first, other],
+            }
+        )
+
+
+def grid(num_points: int) -> Float[Array, " Q"]:
+    """Midpoints of equal parts of (1/2, 1).
+
+    Example:
+        >>> grid(2).tolist()
+        [0.625, 0.875]
+    """
+    return 0.5 + (jnp.arange(num_points) + 0.5) / (2 * num_points)
+
+
+@eqx.filter_jit
+def fit(
+    edges: Edges, start: Float[Array, " W"], points: Float[Array, " Q"], n_iter: int, tol: float
+):
+    """EM: ((p, prior of q), log-likelihood per answer, steps)."""
+    numbers = edges.over_workers(jnp.ones(edges.task.shape))
+
+    def step(state):
+        reliability, prior = state
+        posterior, log_likelihood = e_step(edges, reliability, prior, points)
+        informed = edges.over_workers(informed_share(edges, reliability, posterior, points))
+        by_point = jnp.sum(posterior, axis=(0, 1, 2)) + 1.0
+        state = (informed + 0.5) / (numbers + 1.0), by_point / jnp.sum(by_point)
+        return state, log_likelihood
+
+    flat = jnp.full(points.shape, 1 / points.shape[0])
+    return iterate(step, (start, flat), edges.task.shape[0], n_iter, tol)
+
+
+def gains(
+    edges: Edges, reliability: Float[Array, " W"], points: Float[Array, " Q"]
+) -> tuple[Float[Array, "E Q"], Float[Array, "E Q"]]:
+    """log(1 + r q) and log(1 + r (1 - q)) of each answer: what it adds if it is g, if it is h."""
+    p = reliability[edges.worker]
+    ratio = (edges.num_classes * p / (1 - p))[:, None]
+    return jnp.log1p(ratio * points[None, :]), jnp.log1p(ratio * (1 - points[None, :]))
+
+
+def e_step(
+    edges: Edges,
+    reliability: Float[Array, " W"],
+    prior: Float[Array, " Q"],
+    points: Float[Array, " Q"],
+) -> tuple[Float[Array, "J K K Q"], Float[Array, ""]]:
+    """R_j(g, h, q), and the log-likelihood of all answers."""
+    num = edges.num_classes
+    first, second = (edges.votes(gain) for gain in gains(edges, reliability, points))
+    log_joint = first[:, :, None] + second[:, None] + jnp.log(prior)[None, None, None, :]
+    log_joint = jax.vmap(edges.mask_pairs, in_axes=-1, out_axes=-1)(log_joint)
+    total = jax.nn.logsumexp(log_joint, axis=(1, 2, 3))
+    guessing = jnp.log((1 - reliability) / num)
+    is_known = jnp.any(edges.gold > 0, axis=1)
+    pairs = jnp.where(is_known, num - 1, num * (num - 1))  # equally probable beforehand
+    log_likelihood = jnp.sum(total - jnp.log(pairs)) + jnp.sum(guessing[edges.worker])
+    return jnp.exp(log_joint - total[:, None, None, None]), log_likelihood
+
+
+def informed_share(
+    edges: Edges,
+    reliability: Float[Array, " W"],
+    posterior: Float[Array, "J K K Q"],
+    points: Float[Array, " Q"],
+) -> Float[Array, " E"]:
+    """z_ij of each answer."""
+    first = jnp.sum(posterior, axis=2)[edges.task, edges.label]
+    second = jnp.sum(posterior, axis=1)[edges.task, edges.label]
+    gain_first, gain_second = gains(edges, reliability, points)
+    return jnp.sum(first * -jnp.expm1(-gain_first) + second * -jnp.expm1(-gain_second), axis=1)
+
+
+def summarize(
+    edges: Edges,
+    reliability: Float[Array, " W"],
+    prior: Float[Array, " Q"],
+    points: Float[Array, " Q"],
+    log_likelihood: float,
+    number: int,
+) -> Estimate:
+    """The posterior of every task under the fitted p and prior of q."""
+    posterior, _ = eqx.filter_jit(e_step)(edges, reliability, prior, points)
+    pairs = np.asarray(posterior.sum(axis=3))
+    probas = pairs.sum(axis=2)
+    confusion = np.asarray(posterior.sum(axis=(1, 2)) @ points)
+    return Estimate(
+        probas,
+        np.asarray(reliability),
+        probas.mean(axis=0),
+        number,
+        log_likelihood,
+        pairs,
+        confusion,
+    )
+
+
+def of_two_classes(found: Estimate) -> Estimate:
+    """The second answer of two classes is the other one."""
+    pairs = np.zeros((*found.probas.shape, 2))
+    pairs[:, 0, 1], pairs[:, 1, 0] = found.probas[:, 0], found.probas[:, 1]
+    confusion = np.full(len(found.probas), np.nan)
+    return dataclasses.replace(found, pairs=pairs, confusion=confusion)

@@ -24,7 +24,10 @@ def test_readme_example_prints_a_posterior(capsys: pytest.CaptureFixture[str]) -
     assert printed.splitlines()[1] == str(distribution).splitlines()[0]
 
 
-@pytest.mark.parametrize("name", ["models/language/README.md", "models/state_space/README.md"])
+FOLDERS = [f"models/{name}/README.md" for name in ("crowd", "language", "state_space")]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
 def test_examples_of_the_folders_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = python_blocks(name)
     exec(compile(code, name, "exec"), {})

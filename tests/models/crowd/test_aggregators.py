@@ -196,7 +196,9 @@ def test_parameters_are_recovered_from_many_answers() -> None:
     assert (labels == first)[clear].mean() > 0.95  # chance: .2
     assert (others == second)[clear].mean() > 0.8  # chance: .25
     assert np.abs(model.skills_ - p[model.skills_.index]).mean() < 0.03
-    assert np.abs(confusion - q).mean() < 0.06
+    assert (
+        np.abs(confusion - q).mean() < 0.09
+    )  # 21 informed answers have an sd of .09; unseen: .125
 
 
 FIGURES = [  # set, percent wrong at most: the targets that are stated for the default
@@ -207,8 +209,12 @@ FIGURES = [  # set, percent wrong at most: the targets that are stated for the d
 
 def read(data: Path, name: str) -> tuple[pd.DataFrame, pd.Series]:
     folder = data / "crowd" / name
-    truth = pd.read_csv(folder / "truth.csv").set_index("task")["label"]
-    return pd.read_csv(folder / "answers.csv"), truth
+    return pd.read_csv(folder / "answers.csv"), labels_in(folder / "truth.csv")
+
+
+def labels_in(path: Path) -> pd.Series:
+    table = pd.read_csv(path)
+    return pd.Series(table["label"].to_numpy(), index=table["task"].to_numpy())
 
 
 @pytest.mark.parametrize(("name", "percent"), FIGURES)
@@ -217,11 +223,12 @@ def test_error_on_real_sets(name: str, percent: float, data: Path) -> None:
     model = TopTwo(repeats="last").fit(answers)
     assert 100 * (model.labels_.reindex(truth.index) != truth).mean() <= percent
     if name == "color":
-        second = pd.read_csv(data / "crowd/color/second.csv").set_index("task")["label"]
+        second = labels_in(data / "crowd" / "color" / "second.csv")
+        found = (model.second_.reindex(second.index) == second).to_numpy()
         pairs = model.pairs_.set_index("task").reindex(second.index)
-        wrong = (pairs["first"] != truth.reindex(second.index)) | (pairs["second"] != second)
-        assert 100 * (model.second_.reindex(second.index) != second).mean() <= 52.5
-        assert 100 * wrong.mean() <= 53.2
+        first = (pairs["first"] == truth.reindex(second.index)).to_numpy()
+        right = first & (pairs["second"] == second).to_numpy()
+        assert 100 * (1 - found.mean()) <= 52.5 and 100 * (1 - right.mean()) <= 53.2
 
 
 def test_log_loss_on_dog(data: Path) -> None:

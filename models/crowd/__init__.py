@@ -6,3 +6,5 @@ from jurax.models.crowd.dawid_skene import OneCoinDawidSkene as OneCoinDawidSken
 from jurax.models.crowd.majority import MajorityVote as MajorityVote
 from jurax.models.crowd.majority import Wawa as Wawa
 from jurax.models.crowd.top_two import TopTwo as TopTwo
+from jurax.models.crowd.top_two_posterior import TaskPosterior as TaskPosterior
+from jurax.models.crowd.top_two_posterior import read_tasks as read_tasks

@@ -19,6 +19,7 @@ Shape letters: E answers, J tasks, W workers, K classes, Q grid points.
 
 import dataclasses
 import warnings
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -29,8 +30,10 @@ from jaxtyping import Array, Float
 
 from jurax.models.crowd import spectral
 from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
+from jurax.models.crowd.answers import Answers
 from jurax.models.crowd.dawid_skene import OneCoinDawidSkene
 from jurax.models.crowd.em import Edges, iterate
+from jurax.ppl.program import Program
 
 METHODS = ("em", "spectral")
 
@@ -90,6 +93,12 @@ class TopTwo(AbstractAggregator):
             edges, reliability, grid(self.num_points), self.n_iter, self.tol
         )
         return summarize(edges, *state, grid(self.num_points), float(log_likelihood), int(number))
+
+    def program(self, answers: Answers, gold: Any = None) -> Program:
+        """The model with a prior, for `infer`; see `top_two_posterior.py` and `read_tasks`."""
+        from jurax.models.crowd.top_two_posterior import program
+
+        return program(answers, gold, self.num_points)
 
     def _name(self, found):
         super()._name(found)

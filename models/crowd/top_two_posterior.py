@@ -1,0 +1,184 @@
+"""The full posterior of the top-two model: a NumPyro program, and what its draws say of each task.
+
+    p_i ~ Beta(1.5, 1.5),    (q_j - 1/2) 2 ~ Beta(a, b) on the grid,    log a, log b ~ N(0, 1/2)
+
+The discrete (g, h) of each task and its q are summed out (`top_two.e_step`), so that a sampler
+moves p, a and b alone. Given one draw of them the tasks are independent and their posteriors exact:
+averages over draws are Rao-Blackwellised.
+
+Shape letters: D draws, J tasks, W workers, K classes, Q grid points.
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+from jaxtyping import Array, Float
+
+from jurax.models.crowd.answers import Answers
+from jurax.models.crowd.em import Edges
+from jurax.models.crowd.top_two import e_step, grid
+from jurax.ppl import Posterior
+from jurax.ppl.program import Program, bind
+
+
+def top_two_program(edges: Edges, points: Float[Array, " Q"]) -> None:
+    """A plain NumPyro program."""
+    reliability = numpyro.sample(
+        "reliability", dist.Beta(1.5, 1.5).expand([edges.num_workers]).to_event(1)
+    )
+    shape = numpyro.sample("shape", dist.LogNormal(0.0, 0.5).expand([2]).to_event(1))
+    _, log_likelihood = e_step(edges, reliability, prior_of(shape, points), points)
+    numpyro.factor("answers", log_likelihood)
+
+
+def prior_of(shape: Float[Array, "2"], points: Float[Array, " Q"]) -> Float[Array, " Q"]:
+    """The prior of q on the grid: the density of Beta(a, b) at 2 q - 1, normalised."""
+    inside = 2 * points - 1
+    return jax.nn.softmax((shape[0] - 1) * jnp.log(inside) + (shape[1] - 1) * jnp.log1p(-inside))
+
+
+def program(answers: Answers, gold: Any = None, num_points: int = 16) -> Program:
+    """The program with its data, for `infer(key, program, NUTS())` or any sampler of programs.
+
+    Args:
+        answers: at least three classes.
+        gold: known labels, as in `TopTwo.fit`.
+        num_points: Q.
+
+    Raises:
+        ValueError: if there are two classes; then p is not identified.
+    """
+    if answers.num_classes < 3:
+        raise ValueError(
+            "the top-two model needs three classes: with two, guessing and confusion look alike; "
+            "use OneCoinDawidSkene or DawidSkene"
+        )
+    return bind(top_two_program, Edges.of(answers, answers.gold(gold)), grid(num_points))
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskPosterior:
+    """What a posterior of the program says of tasks and workers.
+
+    Attributes:
+        pairs: P(g, h), `(J, K, K)`.
+        confusion: P(q) on the grid, `(J, Q)`.
+        points: the grid.
+        reliability: draws of p, `(D, W)`, equally weighted.
+        answers: the data.
+    """
+
+    pairs: Float[np.ndarray, "J K K"]
+    confusion: Float[np.ndarray, "J Q"]
+    points: Float[np.ndarray, " Q"]
+    reliability: Float[np.ndarray, "D W"]
+    answers: Answers
+
+    @property
+    def tasks(self) -> pd.DataFrame:
+        """One row for each task.
+
+        label: the most probable right answer; p_wrong: the probability that it is not right;
+        first, second: the most probable pair; p_set: probability of these two in either order;
+        p_order: probability of this order given the two; q, q_lower, q_upper: mean and central 90 %
+        interval of the confusion probability, interpolated between grid points.
+        """
+        rows = np.arange(len(self.pairs))
+        size = self.pairs.shape[1]
+        marginal = self.pairs.sum(axis=2)
+        label = marginal.argmax(axis=1)
+        first, second = np.divmod(self.pairs.reshape(len(rows), -1).argmax(axis=1), size)
+        one, other = self.pairs[rows, first, second], self.pairs[rows, second, first]
+        classes = self.answers.classes
+        return pd.DataFrame(
+            {
+                "label": classes.take(label),
+                "p_wrong": 1 - marginal[rows, label],
+                "first": classes.take(first),
+                "second": classes.take(second),
+                "p_set": one + other,
+                "p_order": one / (one + other),
+                "q": self.confusion @ self.points,
+                "q_lower": self.quantile(0.05),
+                "q_upper": self.quantile(0.95),
+            },
+            index=pd.Index(self.answers.tasks, name="task"),
+        )
+
+    @property
+    def workers(self) -> pd.DataFrame:
+        """Mean and central 90 % interval of p, by worker."""
+        lower, upper = np.quantile(self.reliability, [0.05, 0.95], axis=0)
+        return pd.DataFrame(
+            {"p": self.reliability.mean(axis=0), "p_lower": lower, "p_upper": upper},
+            index=pd.Index(self.answers.workers, name="worker"),
+        )
+
+    def quantile(self, level: float) -> Float[np.ndarray, " J"]:
+        """Quantile of q of each task: each grid point stands for its cell, evenly filled."""
+        width = self.points[1] - self.points[0] if len(self.points) > 1 else 0.5
+        edges = np.append(self.points - width / 2, self.points[-1] + width / 2)
+        below = np.pad(self.confusion.cumsum(axis=1), ((0, 0), (1, 0)))
+        return np.array([np.interp(level, row, edges) for row in below])
+
+
+def read_tasks(
+    key: Array,
+    posterior: Posterior,
+    answers: Answers,
+    gold: Any = None,
+    num_points: int = 16,
+    num_draws: int = 200,
+) -> TaskPosterior:
+    """Average the exact posteriors of the tasks over draws of p, a and b; consumes `key`.
+
+    Args:
+        key: picks the draws.
+        posterior: of `program(answers, gold)`, by any sampler.
+        answers: as given to `program`.
+        gold: as given to `program`.
+        num_points: as given to `program`.
+        num_draws: D.
+    """
+    draws = posterior.sample(key, num_draws)
+    points = grid(num_points)
+    pairs, confusion = averages(
+        Edges.of(answers, answers.gold(gold)), draws["reliability"], draws["shape"], points
+    )
+    return TaskPosterior(
+        np.asarray(pairs),
+        np.asarray(confusion),
+        np.asarray(points),
+        np.asarray(draws["reliability"]),
+        answers,
+    )
+
+
+@eqx.filter_jit
+def averages(
+    edges: Edges,
+    reliability: Float[Array, "D W"],
+    shape: Float[Array, "D 2"],
+    points: Float[Array, " Q"],
+) -> tuple[Float[Array, "J K K"], Float[Array, "J Q"]]:
+    """Means over draws of P(g, h) and of P(q) of each task; one draw is in memory at a time."""
+
+    def add(total: tuple, draw: tuple) -> tuple:
+        posterior, _ = e_step(edges, draw[0], prior_of(draw[1], points), points)
+        one = (posterior.sum(axis=3), posterior.sum(axis=(1, 2)))
+        return jax.tree.map(jnp.add, total, one), None
+
+    num = edges.num_classes
+    start = (
+        jnp.zeros((edges.num_tasks, num, num)),
+        jnp.zeros((edges.num_tasks, points.shape[0])),
+    )
+    total, _ = jax.lax.scan(add, start, (reliability, shape))
+    return jax.tree.map(lambda x: x / reliability.shape[0], total)

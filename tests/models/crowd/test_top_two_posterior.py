@@ -1,0 +1,109 @@
+"""The full posterior of the top-two model against quadrature, under NUTS and tempered SMC."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array
+from scipy import stats
+
+from jurax.inference import HMC, NUTS, TemperedSMC, infer
+from jurax.models.crowd import Answers, TopTwo, read_tasks
+from jurax.models.crowd.top_two_posterior import TaskPosterior, prior_of
+from tests.models.crowd.crowds import draw_top_two
+from tests.models.crowd.test_aggregators import likelihood
+
+TINY = Answers(
+    {
+        "task": [0, 0, 0, 1, 1, 1, 2, 2],
+        "worker": [0, 1, 1, 0, 1, 1, 0, 1],
+        "label": [0, 0, 1, 2, 2, 1, 1, 1],
+    },
+    repeats="all",
+    classes=range(3),
+)
+
+
+@pytest.fixture(scope="module")
+def exact() -> dict:
+    """Quadrature over p_1, p_2, log a and log b (Gauss), everything else enumerated."""
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    p, w_p = (nodes + 1) / 2, weights / 2
+    w_p = w_p * stats.beta.pdf(p, 1.5, 1.5)
+    z, w_z = np.polynomial.hermite_e.hermegauss(7)
+    w_z = w_z / w_z.sum()
+    points = np.array([0.625, 0.875])
+    evidence, mean, pair = 0.0, 0.0, np.zeros((3, 3))
+    shapes = [np.exp(0.5 * np.array(pair)) for pair in itertools.product(z, z)]
+    chances = [a * b for a, b in itertools.product(w_z, w_z)]
+    priors = [np.asarray(prior_of(jnp.asarray(s), jnp.asarray(points))) for s in shapes]
+    prior_weights = np.array(chances)
+    for (i, first), (k, second) in itertools.product(enumerate(p), enumerate(p)):
+        tasks = np.zeros((3, 3, 3, 2))  # likelihood of each task given g, h, q
+        for j in range(3):
+            rows = TINY.task == j
+            for g, h in itertools.permutations(range(3), 2):
+                for m, q in enumerate(points):
+                    data = TINY.label[rows], TINY.worker[rows], (first, second)
+                    tasks[j, g, h, m] = likelihood(*data, q, g, h, 3) / 6
+        for prior, chance in zip(priors, prior_weights, strict=True):
+            by_task = tasks @ prior
+            total = by_task.sum(axis=(1, 2))
+            mass = w_p[i] * w_p[k] * chance * np.prod(total)
+            evidence += mass
+            mean += mass * first
+            pair += mass * by_task[0] / total[0]
+    return {"log_evidence": np.log(evidence), "p": mean / evidence, "pairs": pair / evidence}
+
+
+@pytest.mark.slow
+@pytest.mark.rank_promotion("allow")  # numpyro's Beta
+@pytest.mark.parametrize("name", ["nuts", "tempered"])
+def test_samplers_agree_with_quadrature(name: str, exact: dict, key: Array) -> None:
+    program = TopTwo(num_points=2).program(TINY)
+    algorithm = {
+        "nuts": NUTS(1000, 500, 4),
+        "tempered": TemperedSMC(4000, move=HMC(num_leapfrogs=5), num_moves=5),
+    }[name]
+    key_run, key_read = jax.random.split(key)
+    posterior = infer(key_run, program, algorithm)
+    found = read_tasks(key_read, posterior, TINY, num_points=2, num_draws=2000)
+    # 2,000 draws of a mean with an sd of .25: .006; five of them.
+    assert found.reliability[:, 0].mean() == pytest.approx(exact["p"], abs=0.03)
+    np.testing.assert_allclose(found.pairs[0], exact["pairs"], atol=0.02)
+    if name == "tempered":
+        assert float(posterior.log_evidence) == pytest.approx(exact["log_evidence"], abs=0.05)
+
+
+def test_quantiles_are_interpolated() -> None:
+    confusion, points = np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([0.625, 0.875])
+    found = TaskPosterior(np.zeros((2, 3, 3)), confusion, points, np.zeros((1, 1)), TINY)
+    np.testing.assert_allclose(found.quantile(0.5), [0.75, 0.625])
+    np.testing.assert_allclose(found.quantile(0.25), [0.625, 0.5625])
+
+
+@pytest.mark.slow
+@pytest.mark.rank_promotion("allow")
+def test_intervals_cover_and_sets_are_surer_than_orders(key: Array) -> None:
+    table, first, second, q, p = draw_top_two(np.random.default_rng(3), 150, 25, 4, 0.5)
+    answers = Answers(table, classes=range(4))
+    key_run, key_read = jax.random.split(key)
+    posterior = infer(key_run, TopTwo().program(answers), NUTS(300, 300, 2))
+    found = read_tasks(key_read, posterior, answers)
+    tasks, workers = found.tasks.sort_index(), found.workers.sort_index()
+    assert (
+        (tasks["p_set"] >= tasks["p_set"] * tasks["p_order"]) & (tasks["p_wrong"] <= 0.75)
+    ).all()
+    inside = (workers["p_lower"] <= p) & (p <= workers["p_upper"])
+    assert inside.sum() >= 18  # of 25 at 90 %: below 19 by chance once in 600 runs
+    covered = (tasks["q_lower"] <= q) & (q <= tasks["q_upper"])
+    assert 0.8 < covered.mean() < 0.99
+    assert (tasks["label"] != first).mean() == pytest.approx(tasks["p_wrong"].mean(), abs=0.1)
+
+
+def test_two_classes_are_refused() -> None:
+    table = {"task": [1, 1], "worker": [1, 2], "label": [0, 1]}
+    with pytest.raises(ValueError, match="needs three classes"):
+        TopTwo().program(Answers(table))

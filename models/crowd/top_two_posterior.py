@@ -30,9 +30,8 @@ from jurax.ppl.program import Program, bind
 
 def top_two_program(edges: Edges, points: Float[Array, " Q"]) -> None:
     """A plain NumPyro program."""
-    reliability = numpyro.sample(
-        "reliability", dist.Beta(1.5, 1.5).expand([edges.num_workers]).to_event(1)
-    )
+    halves = jnp.full(edges.num_workers, 1.5)
+    reliability = numpyro.sample("reliability", dist.Beta(halves, halves).to_event(1))
     shape = numpyro.sample("shape", dist.LogNormal(0.0, 0.5).expand([2]).to_event(1))
     _, log_likelihood = e_step(edges, reliability, prior_of(shape, points), points)
     numpyro.factor("answers", log_likelihood)

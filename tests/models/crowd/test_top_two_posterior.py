@@ -59,7 +59,6 @@ def exact() -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.rank_promotion("allow")  # numpyro's Beta
 @pytest.mark.parametrize("name", ["nuts", "tempered"])
 def test_samplers_agree_with_quadrature(name: str, exact: dict, key: Array) -> None:
     program = TopTwo(num_points=2).program(TINY)
@@ -85,22 +84,23 @@ def test_quantiles_are_interpolated() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.rank_promotion("allow")
 def test_intervals_cover_and_sets_are_surer_than_orders(key: Array) -> None:
     table, first, second, q, p = draw_top_two(np.random.default_rng(3), 150, 25, 4, 0.5)
     answers = Answers(table, classes=range(4))
     key_run, key_read = jax.random.split(key)
     posterior = infer(key_run, TopTwo().program(answers), NUTS(300, 300, 2))
     found = read_tasks(key_read, posterior, answers)
-    tasks, workers = found.tasks.sort_index(), found.workers.sort_index()
-    assert (
-        (tasks["p_set"] >= tasks["p_set"] * tasks["p_order"]) & (tasks["p_wrong"] <= 0.75)
-    ).all()
+    tasks, workers = (
+        {name: np.asarray(column) for name, column in frame.sort_index().items()}
+        for frame in (found.tasks, found.workers)
+    )
+    assert tasks["p_order"].min() >= 0.5 and tasks["p_order"].max() <= 1
     inside = (workers["p_lower"] <= p) & (p <= workers["p_upper"])
-    assert inside.sum() >= 18  # of 25 at 90 %: below 19 by chance once in 600 runs
+    assert inside.sum() >= 18  # of 25 at 90 %: below 18 by chance once in 440 runs
     covered = (tasks["q_lower"] <= q) & (q <= tasks["q_upper"])
     assert 0.8 < covered.mean() < 0.99
-    assert (tasks["label"] != first).mean() == pytest.approx(tasks["p_wrong"].mean(), abs=0.1)
+    wrong = np.mean(tasks["label"] != first)
+    assert wrong == pytest.approx(tasks["p_wrong"].mean(), abs=0.1)
 
 
 def test_two_classes_are_refused() -> None:

@@ -2,9 +2,14 @@
 
 from jurax.models.crowd.answers import Answers as Answers
 from jurax.models.crowd.dawid_skene import DawidSkene as DawidSkene
-from jurax.models.crowd.dawid_skene import OneCoinDawidSkene as OneCoinDawidSkene
+from jurax.models.crowd.glad import GLAD as GLAD
+from jurax.models.crowd.kos import KOS as KOS
+from jurax.models.crowd.m_msr import MMSR as MMSR
+from jurax.models.crowd.mace import MACE as MACE
 from jurax.models.crowd.majority import MajorityVote as MajorityVote
 from jurax.models.crowd.majority import Wawa as Wawa
+from jurax.models.crowd.majority import ZeroBasedSkill as ZeroBasedSkill
+from jurax.models.crowd.one_coin import OneCoinDawidSkene as OneCoinDawidSkene
 from jurax.models.crowd.top_two import TopTwo as TopTwo
 from jurax.models.crowd.top_two_posterior import TaskPosterior as TaskPosterior
 from jurax.models.crowd.top_two_posterior import read_tasks as read_tasks

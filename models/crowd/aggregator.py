@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from jurax.models.crowd.answers import Answers
+from jurax.models.crowd.laws import Law
 
 TIES = ("first", "random")
 Fitted = TypeVar("Fitted", bound="AbstractAggregator")
@@ -31,6 +32,8 @@ class Estimate:
         log_likelihood: per answer, NaN where the method has none.
         pairs: probability of (right answer, most confusing wrong answer), `(J, K, K)`, or None.
         confusion: q of each task, the share of the right answer in the pair, or None.
+        shares: E[q 1{k = g} + (1 - q) 1{k = h}], what informed workers answer, or None.
+        answer_law: P(answer of a worker to a task), for indices of both; see `laws.py`.
     """
 
     probas: Float[np.ndarray, "J K"]
@@ -40,6 +43,8 @@ class Estimate:
     log_likelihood: float = float("nan")
     pairs: Float[np.ndarray, "J K K"] | None = None
     confusion: Float[np.ndarray, " J"] | None = None
+    shares: Float[np.ndarray, "J K"] | None = None
+    answer_law: Law | None = None
 
 
 @dataclasses.dataclass

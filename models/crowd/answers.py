@@ -3,6 +3,7 @@
 Shape letters: E answers, J tasks, W workers, K classes.
 """
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 COLUMNS = ("task", "worker", "label")
 REPEATS = ("error", "first", "last", "all")
@@ -81,6 +82,24 @@ class Answers:
             f"Answers({len(self)} answers, {self.num_tasks} tasks, {self.num_workers} workers, "
             f"{self.num_classes} classes)"
         )
+
+    def subset(self, keep: Bool[np.ndarray, " E"]) -> "Answers":
+        """The answers where `keep` holds, with the same tasks, workers and classes.
+
+        Raises:
+            ValueError: a task or a worker keeps no answer.
+        """
+        kept = copy.copy(self)
+        kept.task, kept.worker, kept.label = (
+            column[keep] for column in (self.task, self.worker, self.label)
+        )
+        for name, column, size in (
+            ("task", kept.task, self.num_tasks),
+            ("worker", kept.worker, self.num_workers),
+        ):
+            if len(np.unique(column)) < size:
+                raise ValueError(f"every {name} must keep an answer")
+        return kept
 
     def gold(self, labels: Any) -> Int[np.ndarray, " J"]:
         """Known labels as class indices by task; -1 where none is known.

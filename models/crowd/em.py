@@ -15,6 +15,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from jurax.models.crowd.aggregator import one_hot
 from jurax.models.crowd.answers import Answers
 
+PRIORS = ("uniform", "learned")
+
 
 class Edges(eqx.Module):
     """The answers as arrays, with the sizes that sums need.
@@ -71,6 +73,15 @@ class Edges(eqx.Module):
         is_known = jnp.any(self.gold > 0, axis=1, keepdims=True)
         return jnp.where(is_known, self.gold, probas)
 
+    def posterior(
+        self, log_joint: Float[Array, "J K"]
+    ) -> tuple[Float[Array, "J K"], Float[Array, ""]]:
+        """Softmax over classes by task, and the log-likelihood; known labels are clamped."""
+        is_known = jnp.any(self.gold > 0, axis=1, keepdims=True)
+        log_joint = jnp.where(is_known & (self.gold == 0), -jnp.inf, log_joint)
+        total = jax.nn.logsumexp(log_joint, axis=1, keepdims=True)
+        return jnp.exp(log_joint - total), jnp.sum(total)
+
     def clamped_pairs(self, log_joint: Float[Array, "J K K"]) -> Float[Array, "J K K"]:
         """Softmax over pairs (g, h) with g != h, and with g the known class where there is one."""
         total = jax.nn.logsumexp(self.mask_pairs(log_joint), axis=(1, 2), keepdims=True)
@@ -111,3 +122,19 @@ def iterate(
     first = (start, nothing, nothing, jnp.asarray(0))
     state, log_likelihood, _, number = jax.lax.while_loop(is_rising, advance, first)
     return state, log_likelihood, number
+
+
+def shares_of(probas: Float[Array, "J K"], kind: str) -> Float[Array, " K"]:
+    """Rho of the M-step."""
+    if kind == "uniform":
+        return jnp.full(probas.shape[1], 1 / probas.shape[1])
+    return jnp.maximum(probas.mean(axis=0), 1e-10)
+
+
+def check_options(priors: str, **pseudo: float) -> None:
+    """Refuse what the M-steps cannot use."""
+    if priors not in PRIORS:
+        raise ValueError(f"priors must be one of {', '.join(PRIORS)}; got {priors!r}")
+    for name, value in pseudo.items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} must be a finite number >= 0, got {value}")

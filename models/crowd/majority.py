@@ -1,4 +1,4 @@
-"""Votes: every worker counts the same, or by agreement with the others.
+"""Votes: every worker counts the same, or by agreement with the vote.
 
 Shape letters: E answers, J tasks, W workers, K classes.
 """
@@ -6,10 +6,12 @@ Shape letters: E answers, J tasks, W workers, K classes.
 import dataclasses
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jurax.models.crowd import laws
 from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
 from jurax.models.crowd.em import Edges
 
@@ -28,7 +30,7 @@ class MajorityVote(AbstractAggregator):
         """Shares of votes."""
         edges = Edges.of(answers, gold)
         shares = edges.shares()
-        return by_votes(edges, shares)
+        return by_votes(edges, agreement(edges, winners(shares)), shares)
 
 
 @dataclasses.dataclass
@@ -42,7 +44,52 @@ class Wawa(AbstractAggregator):
         """Two passes."""
         edges = Edges.of(answers, gold)
         skills = agreement(edges, winners(edges.shares()))
-        return by_votes(edges, weighted_shares(edges, skills), skills)
+        return by_votes(edges, skills, weighted_shares(edges, skills))
+
+
+@dataclasses.dataclass
+class ZeroBasedSkill(AbstractAggregator):
+    """Wawa, repeated in small steps: skill_i += rate (agreement with the weighted vote - skill_i).
+
+    Skills start at 1/K; the rate starts at `learning_rate` and is multiplied by `factor` every
+    `period` steps. All `n_iter` steps are made; `tol` is not used.
+
+    Args:
+        learning_rate: in (0, 1].
+        factor: in (0, 1].
+        period: steps between two reductions of the rate.
+    """
+
+    learning_rate: float = 1.0
+    factor: float = 0.5
+    period: int = 20
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not (0 < self.learning_rate <= 1 and 0 < self.factor <= 1 and self.period >= 1):
+            raise ValueError(
+                "learning_rate and factor must be in (0, 1] and period at least 1, got "
+                f"{self.learning_rate}, {self.factor} and {self.period}"
+            )
+
+    def estimate(self, answers, gold):
+        """A loop of weighted votes."""
+        edges = Edges.of(answers, gold)
+        rates = self.learning_rate * self.factor ** (np.arange(1, self.n_iter + 1) // self.period)
+        skills = small_steps(edges, jnp.asarray(rates, float))
+        found = by_votes(edges, skills, weighted_shares(edges, skills))
+        return dataclasses.replace(found, num_iterations=self.n_iter)
+
+
+@eqx.filter_jit
+def small_steps(edges: Edges, rates: Float[Array, " R"]) -> Float[Array, " W"]:
+    """The skills after all steps."""
+
+    def step(skills: Array, rate: Array) -> tuple:
+        vote = winners(weighted_shares(edges, skills))
+        return skills + rate * (agreement(edges, vote) - skills), None
+
+    return jax.lax.scan(step, jnp.full(edges.num_workers, 1 / edges.num_classes), rates)[0]
 
 
 @eqx.filter_jit
@@ -68,9 +115,12 @@ def weighted_shares(edges: Edges, skills: Float[Array, " W"]) -> Float[Array, "J
     return edges.clamped(shares)
 
 
-def by_votes(
-    edges: Edges, shares: Float[Array, "J K"], skills: Float[Array, " W"] | None = None
-) -> Estimate:
+def by_votes(edges: Edges, skills: Float[Array, " W"], shares: Float[Array, "J K"]) -> Estimate:
     """The estimate of a vote."""
-    skills = agreement(edges, winners(shares)) if skills is None else skills
-    return Estimate(np.asarray(shares), np.asarray(skills), np.asarray(shares.mean(axis=0)))
+    votes = np.asarray(shares * edges.over_tasks(jnp.ones(edges.task.shape))[:, None])
+    return Estimate(
+        np.asarray(shares),
+        np.asarray(skills),
+        np.asarray(shares.mean(axis=0)),
+        answer_law=laws.Votes(votes),
+    )

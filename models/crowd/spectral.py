@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 from scipy import sparse
 from scipy.sparse.linalg import eigsh
 
+from jurax.models.crowd import laws
 from jurax.models.crowd.aggregator import Estimate
 from jurax.models.crowd.answers import Answers
 from jurax.models.crowd.em import Edges
@@ -29,43 +30,50 @@ DENSE = 400  # workers up to which all eigenvectors are computed
 
 def reliability(answers: Answers, edges: Edges) -> Float[Array, " W"]:
     """P of each worker, from the first two answers of the weighted vote."""
-    weights = jnp.asarray(leading_vector(agreements(answers)), float)
+    mean, _ = agreements(answers.task, answers.worker, answers.label, answers.num_classes)
+    vector = np.maximum(leading_vector(mean), 0)
+    weights = jnp.asarray(vector if vector.any() else np.ones_like(vector), float)
     votes = edges.votes(weights[edges.worker])
     known = edges.gold * (1 + jnp.max(votes, axis=1, keepdims=True))  # a known label wins
     return reliability_of(edges, first_two(votes + known))
 
 
-def agreements(answers: Answers) -> sparse.csr_matrix:
-    """Mean of 1{equal} - 1/K over the common tasks of two workers; zero for none and for i = i'."""
-    ones = np.ones(len(answers))
-    shape = (answers.num_workers, answers.num_tasks)
-    cells = answers.task * answers.num_classes + answers.label
-    given = sparse.csr_matrix(
-        (ones, (answers.worker, cells)), (shape[0], shape[1] * answers.num_classes)
-    )
-    asked = sparse.csr_matrix((ones, (answers.worker, answers.task)), shape)
-    equal, common = (given @ given.T).tocoo(), (asked @ asked.T).tocsr()
-    common.setdiag(0)
-    common.eliminate_zeros()
-    mean = common.copy()
-    mean.data = -np.ones_like(mean.data) / answers.num_classes
-    equal = equal.tocsr()
-    equal.setdiag(0)
-    equal.eliminate_zeros()
-    inverse = common.copy()
+def agreements(
+    task: Int[np.ndarray, " E"],
+    worker: Int[np.ndarray, " E"],
+    label: Int[np.ndarray, " E"],
+    num_classes: int,
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Mean of 1{equal} - 1/K over the common tasks of two workers, and the number of these.
+
+    Both are zero on the diagonal and where there is no common task.
+    """
+    given = sparse.csr_matrix((np.ones(len(task)), (worker, task * num_classes + label)))
+    asked = sparse.csr_matrix((np.ones(len(task)), (worker, task)))
+    equal, common = without_diagonal(given @ given.T), without_diagonal(asked @ asked.T)
+    inverse, offset = common.copy(), common.copy()
     inverse.data = 1 / inverse.data
-    return (equal.multiply(inverse) + mean).tocsr()
+    offset.data = np.full_like(offset.data, -1 / num_classes)
+    return (equal.multiply(inverse) + offset).tocsr(), common
 
 
-def leading_vector(matrix: sparse.csr_matrix) -> Float[np.ndarray, " W"]:
-    """The leading eigenvector with a positive sum, its negative entries cut to zero."""
+def without_diagonal(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """The matrix with a diagonal of zeros that are not stored."""
+    matrix = matrix.tocsr()
+    matrix.setdiag(0)
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def leading_vector(matrix: sparse.csr_matrix | np.ndarray) -> Float[np.ndarray, " W"]:
+    """The leading eigenvector of a symmetric matrix, with a sum that is not negative."""
     size = matrix.shape[0]
     if size <= DENSE:
-        vector = np.linalg.eigh(matrix.toarray())[1][:, -1]
+        dense = matrix.toarray() if sparse.issparse(matrix) else matrix
+        vector = np.linalg.eigh(dense)[1][:, -1]
     else:
         vector = eigsh(matrix, k=1, which="LA", v0=np.ones(size))[1][:, 0]
-    vector = np.maximum(vector * (1 if vector.sum() >= 0 else -1), 0)
-    return vector if vector.any() else np.ones(size)
+    return vector * (1 if vector.sum() >= 0 else -1)
 
 
 def first_two(votes: Float[Array, "J K"]) -> Int[Array, "J 2"]:
@@ -73,33 +81,54 @@ def first_two(votes: Float[Array, "J K"]) -> Int[Array, "J 2"]:
     return jnp.argsort(-votes, axis=1)[:, :2]
 
 
-def reliability_of(edges: Edges, pair: Int[Array, "J 2"]) -> Float[Array, " W"]:
+def reliability_of(
+    edges: Edges, pair: Int[Array, "J 2"], pseudo: float = PSEUDO, margin: float = 0.01
+) -> Float[Array, " W"]:
     """P = (f - 2/K) / (1 - 2/K) with f the shrunken share of a worker's answers among the pair."""
     num = edges.num_classes
     hits = jnp.any(pair[edges.task] == edges.label[:, None], axis=1)
-    total = edges.over_workers(hits.astype(float)) + PSEUDO * (0.5 + 1 / num)
-    share = total / (edges.over_workers(jnp.ones(hits.shape)) + PSEUDO)
-    return jnp.clip((share - 2 / num) / (1 - 2 / num), 0.01, 0.99)
+    total = edges.over_workers(hits.astype(float)) + pseudo * (0.5 + 1 / num)
+    share = total / (edges.over_workers(jnp.ones(hits.shape)) + pseudo)
+    return jnp.clip((share - 2 / num) / (1 - 2 / num), margin, 1 - margin)
 
 
 def estimate(edges: Edges, p: Float[Array, " W"]) -> Estimate:
-    """Stage 2: the plug-in likelihood of every pair; `pairs` is its softmax."""
-    log_likelihood, q = plug_in(edges, p)
-    pairs = np.asarray(edges.clamped_pairs(log_likelihood))
+    """Stage 2: q from the weighted votes for the two, with one vote more for each."""
+    votes = jnp.sort(edges.votes(p[edges.worker]), axis=1)
+    q = jnp.clip((votes[:, -1] + 1) / (votes[:, -1] + votes[:, -2] + 2), 0.501, 0.999)
+    return by_likelihood(edges, p, q)
+
+
+def by_likelihood(edges: Edges, p: Float[Array, " W"], q: Float[Array, " J"]) -> Estimate:
+    """The softmax of the likelihood of every pair, with p and q plugged in."""
+    pairs = np.asarray(pair_probas(edges, p, q))
     probas = pairs.sum(axis=2)
+    p, q = np.asarray(p), np.asarray(q)
+    shares = pair_shares(pairs * q[:, None, None], pairs * (1 - q[:, None, None]))
     return Estimate(
-        probas, np.asarray(p), probas.mean(axis=0), pairs=pairs, confusion=np.asarray(q)
+        probas,
+        p,
+        probas.mean(axis=0),
+        pairs=pairs,
+        confusion=q,
+        shares=shares,
+        answer_law=laws.Shares(shares, p),
     )
 
 
 @eqx.filter_jit
-def plug_in(
-    edges: Edges, p: Float[Array, " W"]
-) -> tuple[Float[Array, "J K K"], Float[Array, " J"]]:
-    """Log-likelihood of each pair against guessing, `(J, K, K)`; q, with one vote more for each."""
-    votes = jnp.sort(edges.votes(p[edges.worker]), axis=1)
-    q = jnp.clip((votes[:, -1] + 1) / (votes[:, -1] + votes[:, -2] + 2), 0.501, 0.999)
+def pair_probas(
+    edges: Edges, p: Float[Array, " W"], q: Float[Array, " J"]
+) -> Float[Array, "J K K"]:
+    """Each answer adds log(1 + K p q / (1 - p)) to its class as g, with 1 - q to it as h."""
     ratio = (edges.num_classes * p / (1 - p))[edges.worker]
     first = edges.votes(jnp.log1p(ratio * q[edges.task]))
     second = edges.votes(jnp.log1p(ratio * (1 - q[edges.task])))
-    return first[:, :, None] + second[:, None, :], q
+    return edges.clamped_pairs(first[:, :, None] + second[:, None, :])
+
+
+def pair_shares(
+    first: Float[np.ndarray, "J K K"], second: Float[np.ndarray, "J K K"]
+) -> Float[np.ndarray, "J K"]:
+    """E[q 1{k = g} + (1 - q) 1{k = h}] from E[q; g, h] and E[1 - q; g, h]."""
+    return first.sum(axis=2) + second.sum(axis=1)

@@ -28,14 +28,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float
 
-from jurax.models.crowd import spectral
+from jurax.models.crowd import laws, released, spectral
 from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
 from jurax.models.crowd.answers import Answers
-from jurax.models.crowd.dawid_skene import OneCoinDawidSkene
 from jurax.models.crowd.em import Edges, iterate
+from jurax.models.crowd.one_coin import OneCoinDawidSkene
 from jurax.ppl.program import Program
 
-METHODS = ("em", "spectral")
+METHODS = ("em", "spectral", "released")
 
 
 @dataclasses.dataclass
@@ -46,7 +46,8 @@ class TopTwo(AbstractAggregator):
     one-coin model is fitted instead, with a warning.
 
     Args:
-        method: "em", or "spectral": the two-stage algorithm in its sound form (`spectral.py`).
+        method: "em"; "spectral": the two-stage algorithm in its sound form (`spectral.py`);
+            "released": as its authors released it (`released.py`), for comparison.
         num_points: Q, grid points of q.
 
     After `fit` also: `second_` (h by task), `confusion_` (posterior mean of q; for "spectral" an
@@ -86,6 +87,8 @@ class TopTwo(AbstractAggregator):
             )
             return of_two_classes(OneCoinDawidSkene(self.n_iter, self.tol).estimate(answers, gold))
         edges = Edges.of(answers, gold)
+        if self.method == "released":
+            return released.estimate(answers, edges)
         reliability = spectral.reliability(answers, edges)
         if self.method == "spectral":
             return spectral.estimate(edges, reliability)
@@ -137,9 +140,9 @@ def fit(
 
     def step(state):
         reliability, prior = state
-        posterior, log_likelihood = e_step(edges, reliability, prior, points)
-        informed = edges.over_workers(informed_share(edges, reliability, posterior, points))
-        by_point = jnp.sum(posterior, axis=(0, 1, 2)) + 1.0
+        first, second, log_likelihood = marginals(edges, reliability, prior, points)
+        informed = edges.over_workers(informed_share(edges, reliability, first, second, points))
+        by_point = jnp.sum(first, axis=(0, 1)) + 1.0
         state = (informed + 0.5) / (numbers + 1.0), by_point / jnp.sum(by_point)
         return state, log_likelihood
 
@@ -149,43 +152,100 @@ def fit(
 
 def gains(
     edges: Edges, reliability: Float[Array, " W"], points: Float[Array, " Q"]
-) -> tuple[Float[Array, "E Q"], Float[Array, "E Q"]]:
-    """log(1 + r q) and log(1 + r (1 - q)) of each answer: what it adds if it is g, if it is h."""
-    p = reliability[edges.worker]
-    ratio = (edges.num_classes * p / (1 - p))[:, None]
+) -> tuple[Float[Array, "W Q"], Float[Array, "W Q"]]:
+    """log(1 + r q) and log(1 + r (1 - q)): what a worker's answer adds if it is g, if it is h."""
+    ratio = (edges.num_classes * reliability / (1 - reliability))[:, None]
     return jnp.log1p(ratio * points[None, :]), jnp.log1p(ratio * (1 - points[None, :]))
 
 
-def e_step(
+def scores(
+    edges: Edges, reliability: Float[Array, " W"], points: Float[Array, " Q"]
+) -> tuple[Float[Array, "J K Q"], Float[Array, "J K Q"]]:
+    """S of each class as g and as h; -inf for g where another class is known."""
+    first, second = (edges.votes(gain[edges.worker]) for gain in gains(edges, reliability, points))
+    is_known = jnp.any(edges.gold > 0, axis=1, keepdims=True)
+    excluded = is_known & (edges.gold == 0)
+    return jnp.where(excluded[:, :, None], -jnp.inf, first), second
+
+
+def marginals(
     edges: Edges,
     reliability: Float[Array, " W"],
     prior: Float[Array, " Q"],
     points: Float[Array, " Q"],
-) -> tuple[Float[Array, "J K K Q"], Float[Array, ""]]:
-    """R_j(g, h, q), and the log-likelihood of all answers."""
+) -> tuple[Float[Array, "J K Q"], Float[Array, "J K Q"], Float[Array, ""]]:
+    """R_j(g, q), R_j(h, q) and the log-likelihood of all answers.
+
+    Given q the sum over pairs is a sum over g of a sum over h != g: K terms each, not K^2.
+    """
+    first, second = scores(edges, reliability, points)
+    log_prior = jnp.log(prior)[None, None, :]
+    as_first = first + sum_of_others(second) + log_prior
+    as_second = second + sum_of_others(first) + log_prior
+    total = jax.nn.logsumexp(as_first, axis=(1, 2))
+    return (
+        jnp.exp(as_first - total[:, None, None]),
+        jnp.exp(as_second - total[:, None, None]),
+        log_likelihood_of(edges, reliability, total),
+    )
+
+
+def sum_of_others(x: Float[Array, "J K Q"]) -> Float[Array, "J K Q"]:
+    """Log sum_{b != a} exp(x_b) for each a.
+
+    The largest term is left out of its own sum by a mask, the others by subtraction from a sum of
+    at least 1, which loses no digits.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(x, axis=1, keepdims=True))
+    is_largest = jnp.arange(x.shape[1])[None, :, None] == jnp.argmax(x, axis=1, keepdims=True)
+    next_largest = jax.lax.stop_gradient(
+        jnp.max(jnp.where(is_largest, -jnp.inf, x), axis=1, keepdims=True)
+    )
+    terms = jnp.exp(x - largest)
+    rest = jnp.log(jnp.sum(terms, axis=1, keepdims=True) - jnp.where(is_largest, 0.0, terms))
+    finite = jnp.where(jnp.isfinite(next_largest), next_largest, 0.0)
+    others = jnp.sum(jnp.where(is_largest, 0.0, jnp.exp(x - finite)), axis=1, keepdims=True)
+    of_largest = jnp.where(others > 0, jnp.log(jnp.where(others > 0, others, 1.0)), -jnp.inf)
+    return jnp.where(is_largest, finite + of_largest, largest + rest)
+
+
+def log_likelihood_of(
+    edges: Edges, reliability: Float[Array, " W"], total: Float[Array, " J"]
+) -> Float[Array, ""]:
+    """Of all answers, from the logarithms of the sums over (g, h, q) of exp S."""
     num = edges.num_classes
-    first, second = (edges.votes(gain) for gain in gains(edges, reliability, points))
-    log_joint = first[:, :, None] + second[:, None] + jnp.log(prior)[None, None, None, :]
-    log_joint = jax.vmap(edges.mask_pairs, in_axes=-1, out_axes=-1)(log_joint)
-    total = jax.nn.logsumexp(log_joint, axis=(1, 2, 3))
     guessing = jnp.log((1 - reliability) / num)
     is_known = jnp.any(edges.gold > 0, axis=1)
     pairs = jnp.where(is_known, num - 1, num * (num - 1))  # equally probable beforehand
-    log_likelihood = jnp.sum(total - jnp.log(pairs)) + jnp.sum(guessing[edges.worker])
-    return jnp.exp(log_joint - total[:, None, None, None]), log_likelihood
+    return jnp.sum(total - jnp.log(pairs)) + jnp.sum(guessing[edges.worker])
+
+
+def joint(
+    edges: Edges,
+    reliability: Float[Array, " W"],
+    prior: Float[Array, " Q"],
+    points: Float[Array, " Q"],
+) -> Float[Array, "J K K Q"]:
+    """R_j(g, h, q)."""
+    first, second = scores(edges, reliability, points)
+    log_joint = first[:, :, None] + second[:, None] + jnp.log(prior)[None, None, None, :]
+    same = jnp.eye(edges.num_classes, dtype=bool)[None, :, :, None]
+    log_joint = jnp.where(same, -jnp.inf, log_joint)
+    return jax.nn.softmax(log_joint, axis=(1, 2, 3))
 
 
 def informed_share(
     edges: Edges,
     reliability: Float[Array, " W"],
-    posterior: Float[Array, "J K K Q"],
+    first: Float[Array, "J K Q"],
+    second: Float[Array, "J K Q"],
     points: Float[Array, " Q"],
 ) -> Float[Array, " E"]:
     """z_ij of each answer."""
-    first = jnp.sum(posterior, axis=2)[edges.task, edges.label]
-    second = jnp.sum(posterior, axis=1)[edges.task, edges.label]
-    gain_first, gain_second = gains(edges, reliability, points)
-    return jnp.sum(first * -jnp.expm1(-gain_first) + second * -jnp.expm1(-gain_second), axis=1)
+    as_first, as_second = (-jnp.expm1(-gain) for gain in gains(edges, reliability, points))
+    cell = (edges.task, edges.label)
+    by_point = first[cell] * as_first[edges.worker] + second[cell] * as_second[edges.worker]
+    return jnp.sum(by_point, axis=1)
 
 
 def summarize(
@@ -197,19 +257,33 @@ def summarize(
     number: int,
 ) -> Estimate:
     """The posterior of every task under the fitted p and prior of q."""
-    posterior, _ = eqx.filter_jit(e_step)(edges, reliability, prior, points)
-    pairs = np.asarray(posterior.sum(axis=3))
+    pairs, confusion, shares = averages(edges, reliability, prior, points)
+    pairs, confusion, shares, p = map(np.asarray, (pairs, confusion, shares, reliability))
     probas = pairs.sum(axis=2)
-    confusion = np.asarray(posterior.sum(axis=(1, 2)) @ points)
     return Estimate(
         probas,
-        np.asarray(reliability),
+        p,
         probas.mean(axis=0),
         number,
         log_likelihood,
         pairs,
-        confusion,
+        confusion @ np.asarray(points),
+        shares,
+        laws.Shares(shares, p),
     )
+
+
+@eqx.filter_jit
+def averages(
+    edges: Edges,
+    reliability: Float[Array, " W"],
+    prior: Float[Array, " Q"],
+    points: Float[Array, " Q"],
+) -> tuple[Float[Array, "J K K"], Float[Array, "J Q"], Float[Array, "J K"]]:
+    """P(g, h), P(q) and E[q 1{k = g} + (1 - q) 1{k = h}] of each task."""
+    first, second, _ = marginals(edges, reliability, prior, points)
+    pairs = jnp.sum(joint(edges, reliability, prior, points), axis=3)
+    return pairs, jnp.sum(first, axis=1), first @ points + second @ (1 - points)
 
 
 def of_two_classes(found: Estimate) -> Estimate:

@@ -2,7 +2,7 @@
 
     p_i ~ Beta(1.5, 1.5),    (q_j - 1/2) 2 ~ Beta(a, b) on the grid,    log a, log b ~ N(0, 1/2)
 
-The discrete (g, h) of each task and its q are summed out (`top_two.e_step`), so that a sampler
+The discrete (g, h) of each task and its q are summed out (`top_two.marginals`), so that a sampler
 moves p, a and b alone. Given one draw of them the tasks are independent and their posteriors exact:
 averages over draws are Rao-Blackwellised.
 
@@ -21,9 +21,10 @@ import numpyro.distributions as dist
 import pandas as pd
 from jaxtyping import Array, Float
 
+from jurax.models.crowd import top_two
 from jurax.models.crowd.answers import Answers
 from jurax.models.crowd.em import Edges
-from jurax.models.crowd.top_two import e_step, grid
+from jurax.models.crowd.top_two import grid
 from jurax.ppl import Posterior
 from jurax.ppl.program import Program, bind
 
@@ -33,7 +34,7 @@ def top_two_program(edges: Edges, points: Float[Array, " Q"]) -> None:
     halves = jnp.full(edges.num_workers, 1.5)
     reliability = numpyro.sample("reliability", dist.Beta(halves, halves).to_event(1))
     shape = numpyro.sample("shape", dist.LogNormal(0.0, 0.5).expand([2]).to_event(1))
-    _, log_likelihood = e_step(edges, reliability, prior_of(shape, points), points)
+    *_, log_likelihood = top_two.marginals(edges, reliability, prior_of(shape, points), points)
     numpyro.factor("answers", log_likelihood)
 
 
@@ -69,6 +70,7 @@ class TaskPosterior:
     Attributes:
         pairs: P(g, h), `(J, K, K)`.
         confusion: P(q) on the grid, `(J, Q)`.
+        shares: E[q 1{k = g} + (1 - q) 1{k = h}], what informed workers answer, `(J, K)`.
         points: the grid.
         reliability: draws of p, `(D, W)`, equally weighted.
         answers: the data.
@@ -76,6 +78,7 @@ class TaskPosterior:
 
     pairs: Float[np.ndarray, "J K K"]
     confusion: Float[np.ndarray, "J Q"]
+    shares: Float[np.ndarray, "J K"]
     points: Float[np.ndarray, " Q"]
     reliability: Float[np.ndarray, "D W"]
     answers: Answers
@@ -148,16 +151,10 @@ def read_tasks(
     """
     draws = posterior.sample(key, num_draws)
     points = grid(num_points)
-    pairs, confusion = averages(
+    found = averages(
         Edges.of(answers, answers.gold(gold)), draws["reliability"], draws["shape"], points
     )
-    return TaskPosterior(
-        np.asarray(pairs),
-        np.asarray(confusion),
-        np.asarray(points),
-        np.asarray(draws["reliability"]),
-        answers,
-    )
+    return TaskPosterior(*map(np.asarray, (*found, points, draws["reliability"])), answers=answers)
 
 
 @eqx.filter_jit
@@ -166,18 +163,15 @@ def averages(
     reliability: Float[Array, "D W"],
     shape: Float[Array, "D 2"],
     points: Float[Array, " Q"],
-) -> tuple[Float[Array, "J K K"], Float[Array, "J Q"]]:
-    """Means over draws of P(g, h) and of P(q) of each task; one draw is in memory at a time."""
+) -> tuple[Float[Array, "J K K"], Float[Array, "J Q"], Float[Array, "J K"]]:
+    """Means over draws of what `top_two.averages` gives; one draw is in memory at a time."""
+
+    def of_draw(draw: tuple) -> tuple:
+        return top_two.averages(edges, draw[0], prior_of(draw[1], points), points)
 
     def add(total: tuple, draw: tuple) -> tuple:
-        posterior, _ = e_step(edges, draw[0], prior_of(draw[1], points), points)
-        one = (posterior.sum(axis=3), posterior.sum(axis=(1, 2)))
-        return jax.tree.map(jnp.add, total, one), None
+        return jax.tree.map(jnp.add, total, of_draw(draw)), None
 
-    num = edges.num_classes
-    start = (
-        jnp.zeros((edges.num_tasks, num, num)),
-        jnp.zeros((edges.num_tasks, points.shape[0])),
-    )
+    start = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_draw, (reliability[0], shape[0])))
     total, _ = jax.lax.scan(add, start, (reliability, shape))
     return jax.tree.map(lambda x: x / reliability.shape[0], total)

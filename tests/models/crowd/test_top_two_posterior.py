@@ -78,7 +78,9 @@ def test_samplers_agree_with_quadrature(name: str, exact: dict, key: Array) -> N
 
 def test_quantiles_are_interpolated() -> None:
     confusion, points = np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([0.625, 0.875])
-    found = TaskPosterior(np.zeros((2, 3, 3)), confusion, points, np.zeros((1, 1)), TINY)
+    found = TaskPosterior(
+        np.zeros((2, 3, 3)), confusion, np.zeros((2, 3)), points, np.zeros((1, 1)), TINY
+    )
     np.testing.assert_allclose(found.quantile(0.5), [0.75, 0.625])
     np.testing.assert_allclose(found.quantile(0.25), [0.625, 0.5625])
 

@@ -92,7 +92,7 @@ def fit_matrices(edges: Edges, pseudo: Float[Array, "K K"], kind: str, n_iter: i
 
     shares = edges.shares()
     start = (shares, jnp.broadcast_to(pseudo, (edges.num_workers, num, num)), shares.mean(axis=0))
-    return iterate(step, start, edges.task.shape[0], n_iter, tol)
+    return iterate(step, start, edges.num_answers, n_iter, tol)
 
 
 def matrices_of(

@@ -22,22 +22,36 @@ class Edges(eqx.Module):
     """The answers as arrays, with the sizes that sums need.
 
     Attributes:
-        task, worker, label: indices of each answer.
+        task, worker, label: indices of each answer. Behind the answers stand up to an eighth as
+            many rows of padding, so that tables of similar size share a compilation. Their task and
+            worker are out of range: sums over tasks and workers leave them out, so sum answers in
+            no other way.
         gold: one row of 1 at the known class, or of zeros, by task.
+        num_answers: without the padding.
     """
 
     task: Int[Array, " E"]
     worker: Int[Array, " E"]
     label: Int[Array, " E"]
     gold: Float[Array, "J K"]
+    num_answers: Float[Array, ""]
     num_workers: int = eqx.field(static=True)
 
     @classmethod
-    def of(cls, answers: Answers, gold: Int[np.ndarray, " J"]) -> "Edges":
+    def of(cls, answers: Answers, gold: Int[np.ndarray, " J"], pad: bool = True) -> "Edges":
         """The edge list of `answers`."""
-        columns = [jnp.asarray(x, jnp.int32) for x in (answers.task, answers.worker, answers.label)]
+        size = len(answers)
+        more = padding(size) if pad else 0
+        columns = [
+            jnp.asarray(np.pad(column, (0, more), constant_values=beyond), jnp.int32)
+            for column, beyond in (
+                (answers.task, answers.num_tasks),
+                (answers.worker, answers.num_workers),
+                (answers.label, 0),
+            )
+        ]
         known = jnp.asarray(one_hot(gold, answers.num_classes))
-        return cls(*columns, gold=known, num_workers=answers.num_workers)
+        return cls(*columns, known, jnp.asarray(float(size)), answers.num_workers)
 
     @property
     def num_tasks(self) -> int:
@@ -96,10 +110,21 @@ class Edges(eqx.Module):
         )
 
 
+def padding(size: int) -> int:
+    """What is missing to a multiple of the power of two below size / 8.
+
+    Example:
+        >>> [size + padding(size) for size in (5, 17, 1000, 1025)]
+        [5, 18, 1024, 1152]
+    """
+    unit = 2 ** max(size.bit_length() - 4, 0)
+    return -size % unit
+
+
 def iterate(
     step: Callable[[PyTree], tuple[PyTree, Float[Array, ""]]],
     start: PyTree,
-    num_answers: int,
+    num_answers: Float[Array, ""],
     n_iter: int,
     tol: float,
 ) -> tuple[PyTree, Float[Array, ""], Int[Array, ""]]:

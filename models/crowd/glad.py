@@ -115,7 +115,7 @@ def fit(edges: Edges, kind: str, n_iter: int, tol: float):
         jnp.ones(edges.num_tasks),
         jnp.full(edges.num_classes, 1 / edges.num_classes),
     )
-    return iterate(step, start, edges.task.shape[0], n_iter, tol)
+    return iterate(step, start, edges.num_answers, n_iter, tol)
 
 
 def logits(

@@ -60,7 +60,7 @@ class KOS(AbstractAggregator):
                 f"KOS is for two classes and the table has {answers.num_classes}; use "
                 "OneCoinDawidSkene, DawidSkene or TopTwo"
             )
-        edges = Edges.of(answers, gold)
+        edges = Edges.of(answers, gold, pad=False)
         start = jnp.ones(len(answers))
         if self.method == "messages":
             start = start + jax.random.normal(jax.random.key(self.seed), start.shape)

@@ -98,7 +98,7 @@ def fit(edges: Edges, key: Array, num_restarts: int, n_iter: int, tol: float):
 
     def run(share: Array) -> tuple:
         start = (numbers * share, even * (numbers * (1 - share))[:, None])
-        return iterate(step, start, edges.task.shape[0], n_iter, tol)
+        return iterate(step, start, edges.num_answers, n_iter, tol)
 
     shares = jax.random.uniform(key, (num_restarts, edges.num_workers)).at[0].set(0.5)
     return jax.lax.map(run, shares)

@@ -75,7 +75,7 @@ def fit_accuracies(edges: Edges, smoothing: float, kind: str, n_iter: int, tol: 
 
     shares = edges.shares()
     start = (shares, jnp.full(edges.num_workers, 0.5), shares.mean(axis=0))
-    return iterate(step, start, edges.task.shape[0], n_iter, tol)
+    return iterate(step, start, edges.num_answers, n_iter, tol)
 
 
 def posterior_of(

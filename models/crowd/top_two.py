@@ -147,7 +147,7 @@ def fit(
         return state, log_likelihood
 
     flat = jnp.full(points.shape, 1 / points.shape[0])
-    return iterate(step, (start, flat), edges.task.shape[0], n_iter, tol)
+    return iterate(step, (start, flat), edges.num_answers, n_iter, tol)
 
 
 def gains(
@@ -215,9 +215,10 @@ def log_likelihood_of(
     """Of all answers, from the logarithms of the sums over (g, h, q) of exp S."""
     num = edges.num_classes
     guessing = jnp.log((1 - reliability) / num)
+    numbers = edges.over_workers(jnp.ones(edges.task.shape))
     is_known = jnp.any(edges.gold > 0, axis=1)
     pairs = jnp.where(is_known, num - 1, num * (num - 1))  # equally probable beforehand
-    return jnp.sum(total - jnp.log(pairs)) + jnp.sum(guessing[edges.worker])
+    return jnp.sum(total - jnp.log(pairs)) + jnp.sum(numbers * guessing)
 
 
 def joint(

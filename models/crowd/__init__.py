@@ -1,6 +1,8 @@
 """Models of crowds: answers in; right answers, tempting wrong ones and reliabilities out."""
 
 from jurax.models.crowd.answers import Answers as Answers
+from jurax.models.crowd.calibration import Calibration as Calibration
+from jurax.models.crowd.calibration import calibration as calibration
 from jurax.models.crowd.comparison import held_out as held_out
 from jurax.models.crowd.dawid_skene import DawidSkene as DawidSkene
 from jurax.models.crowd.glad import GLAD as GLAD

@@ -198,6 +198,8 @@ def check_column(name: str, column: pd.Series) -> None:
         )
     if pd.api.types.is_float_dtype(column) and np.isinf(column).any():
         raise ValueError(f"column {name!r} is infinite in row {int(np.isinf(column).argmax())}")
+    if column.dtype != object:
+        return
     try:
         column.map(hash)
     except TypeError as error:

@@ -4,6 +4,7 @@ import itertools
 import warnings
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -63,10 +64,8 @@ def test_posterior_of_the_top_two_is_that_of_enumeration(x64) -> None:
     points, prior = np.array([0.6, 0.75, 0.95]), np.array([0.2, 0.5, 0.3])
     p = np.array([0.2, 0.5, 0.7, 0.9])[: answers.num_workers]
     arrays = [jnp.asarray(x) for x in (p, prior, points)]
-    found = top_two.joint(edges, *arrays)
     by_first, by_second, log_likelihood = top_two.marginals(edges, *arrays)
-    np.testing.assert_allclose(by_first, found.sum(axis=2), rtol=1e-10, atol=1e-14)
-    np.testing.assert_allclose(by_second, found.sum(axis=1), rtol=1e-10, atol=1e-14)
+    pairs = top_two.pair_probas(edges, *arrays)
     evidence = 0.0
     for j in range(answers.num_tasks):
         rows = answers.task == j
@@ -77,8 +76,27 @@ def test_posterior_of_the_top_two_is_that_of_enumeration(x64) -> None:
                     data = likelihood(answers.label[rows], answers.worker[rows], p, q, g, h, 3)
                     exact[g, h, k] = prior[k] * data / (2 if j == 2 else 6)
         evidence += np.log(exact.sum())
-        np.testing.assert_allclose(found[j], exact / exact.sum(), rtol=1e-10, atol=1e-14)
+        exact, close = exact / exact.sum(), {"rtol": 1e-10, "atol": 1e-14}
+        np.testing.assert_allclose(by_first[j], exact.sum(axis=1), **close)
+        np.testing.assert_allclose(by_second[j], exact.sum(axis=0), **close)
+        np.testing.assert_allclose(pairs[j], exact.sum(axis=2), **close)
     assert float(log_likelihood) == pytest.approx(evidence, rel=1e-10)
+
+
+def test_sums_over_others_survive_extremes() -> None:
+    """Gaps of hundreds of nats, ties and impossible classes, in single precision."""
+    rows = [[300.0, 0.0, 5.0], [2.0, 2.0, 2.0], [-np.inf, 7.0, -np.inf], [0.0, 500.0, 499.0]]
+    x = jnp.asarray(rows)[:, :, None]
+    found = np.asarray(top_two.sum_of_others(x))[:, :, 0]
+    for row, values in zip(rows, found, strict=True):
+        for a in range(3):
+            others = np.delete(np.array(row, np.float64), a)
+            expected = np.logaddexp.reduce(others)
+            assert values[a] == pytest.approx(expected, rel=1e-6) or values[a] == expected
+    slope = jax.grad(lambda x: top_two.sum_of_others(x)[3, 0, 0])(x)
+    share = 1 / (1 + np.exp(-1))  # of 500 beside 499
+    np.testing.assert_allclose(slope[3, :, 0], [0, share, 1 - share], rtol=1e-5)
+    assert np.isfinite(slope).all()
 
 
 def test_informed_shares_are_those_of_enumeration(x64) -> None:
@@ -89,7 +107,7 @@ def test_informed_shares_are_those_of_enumeration(x64) -> None:
     edges = Edges.of(answers, np.array([-1]))
     p, points, prior = np.array([0.3, 0.6, 0.8]), np.array([0.7]), np.array([1.0])
     first, second, _ = top_two.marginals(edges, *map(jnp.asarray, (p, prior, points)))
-    found = top_two.informed_share(edges, jnp.asarray(p), first, second, jnp.asarray(points))
+    found = top_two.informed(edges, jnp.asarray(p), first, second, jnp.asarray(points))
     joint, total = np.zeros(3), 0.0
     for g, h in itertools.permutations(range(3), 2):
         for informed in itertools.product([0, 1], repeat=3):

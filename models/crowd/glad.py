@@ -36,7 +36,7 @@ class GLAD(AbstractAggregator):
     """Ability of workers and easiness of tasks.
 
     Args:
-        priors: of the classes, as in `DawidSkene`.
+        priors: as in `OneCoinDawidSkene`.
 
     After `fit` also `alphas_` (ability by worker) and `betas_` (log-easiness by task, as in
     crowd-kit). `skills_` is P(right) on a task of the mean log-easiness, sigmoid(alpha e^{mean b}).

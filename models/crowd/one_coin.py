@@ -27,7 +27,9 @@ class OneCoinDawidSkene(AbstractAggregator):
     Args:
         smoothing: pseudo-answers of each worker, of accuracy 1/2 + 1/(2K): halfway between guessing
             and certainty.
-        priors: as in `DawidSkene`.
+        priors: shares of the classes, "uniform" or "learned". Learned, EM can slide to where one
+            class takes most tasks, and the likelihood does not show it: one number for a worker
+            cannot tell a common class from a preferred answer.
     """
 
     smoothing: float = 2.0

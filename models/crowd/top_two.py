@@ -36,6 +36,7 @@ from jurax.models.crowd.one_coin import OneCoinDawidSkene
 from jurax.ppl.program import Program
 
 METHODS = ("em", "spectral", "released")
+IMPOSSIBLE = -1e9  # in nats; -inf has no gradient
 
 
 @dataclasses.dataclass
@@ -161,11 +162,11 @@ def gains(
 def scores(
     edges: Edges, reliability: Float[Array, " W"], points: Float[Array, " Q"]
 ) -> tuple[Float[Array, "J K Q"], Float[Array, "J K Q"]]:
-    """S of each class as g and as h; -inf for g where another class is known."""
+    """S of each class as g and as h; IMPOSSIBLE as g where another class is known."""
     first, second = (edges.votes(gain[edges.worker]) for gain in gains(edges, reliability, points))
     is_known = jnp.any(edges.gold > 0, axis=1, keepdims=True)
     excluded = is_known & (edges.gold == 0)
-    return jnp.where(excluded[:, :, None], -jnp.inf, first), second
+    return jnp.where(excluded[:, :, None], IMPOSSIBLE, first), second
 
 
 def marginals(
@@ -204,7 +205,7 @@ def sum_of_others(x: Float[Array, "J K Q"]) -> Float[Array, "J K Q"]:
         index, top = jnp.where(is_larger, k, index), jnp.maximum(top, x[:, k])
     top, other, index = apart((top, other, index))
     is_largest = jnp.arange(size)[None, :, None] == index[:, None]
-    shift = jnp.where(jnp.isfinite(other), other, 0.0)[:, None]  # -inf: no other class is possible
+    shift = other[:, None]
     terms = apart(jnp.where(is_largest, 0.0, jnp.exp(jnp.where(is_largest, 0.0, x - shift))))
     total, gap = apart((sum(terms[:, k] for k in range(size))[:, None], jnp.exp(other - top)))
     inside = jnp.where(is_largest, total, 1 + (total - terms) * gap[:, None])

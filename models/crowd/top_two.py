@@ -179,20 +179,28 @@ def marginals(
 
     Given q the sum over pairs is a sum over g of a sum over h != g: K terms each, not K^2.
     """
-    first, second = scores(edges, reliability, points)
+    apart = jax.lax.optimization_barrier
+    first, second = apart(scores(edges, reliability, points))
     log_prior = jnp.log(prior)[None, None, :]
-    as_first = first + sum_of_others(second) + log_prior
-    as_second = second + sum_of_others(first) + log_prior
-    total = jax.nn.logsumexp(as_first, axis=(1, 2), keepdims=True)
-    log_likelihood = log_likelihood_of(edges, reliability, total[:, 0, 0])
-    return jnp.exp(as_first - total), jnp.exp(as_second - total), log_likelihood
+    (shift_first, of_second), (shift_second, of_first) = map(sum_of_others, (second, first))
+    as_first, as_second = apart(
+        (first + shift_first + log_prior, second + shift_second + log_prior)
+    )
+    largest = apart(jnp.max(as_first, axis=(1, 2), keepdims=True))
+    terms_first = apart(jnp.exp(as_first - largest) * of_second)
+    total = apart(jnp.sum(terms_first, axis=(1, 2), keepdims=True))
+    terms_second = jnp.exp(as_second - largest) * of_first
+    log_likelihood = log_likelihood_of(edges, reliability, (largest + jnp.log(total))[:, 0, 0])
+    return terms_first / total, terms_second / total, log_likelihood
 
 
-def sum_of_others(x: Float[Array, "J K Q"]) -> Float[Array, "J K Q"]:
-    """Log sum_{b != a} exp(x_b) for each a.
+def sum_of_others(
+    x: Float[Array, "J K Q"],
+) -> tuple[Float[Array, "J K Q"], Float[Array, "J K Q"]]:
+    """(m, s) with sum_{b != a} exp(x_b) = exp(m_a) s_a for each a, of finite numbers, K >= 2.
 
-    With x_1 >= x_2 the two largest and s = sum over all but the largest of exp(x - x_2), it is
-    x_2 + log s for the largest, and x_1 + log(1 + (s - exp(x_a - x_2)) exp(x_2 - x_1)) for another
+    With x_1 >= x_2 the two largest and t = sum over all but the largest of exp(x - x_2), it is
+    exp(x_2) t for the largest, and exp(x_1) (1 + (t - exp(x_a - x_2)) exp(x_2 - x_1)) for another
     a: the difference is added to 1 and may lose its digits. Barriers keep XLA from computing each
     exponential once for every sum that it enters (measured: four times slower).
     """
@@ -209,7 +217,7 @@ def sum_of_others(x: Float[Array, "J K Q"]) -> Float[Array, "J K Q"]:
     terms = apart(jnp.where(is_largest, 0.0, jnp.exp(jnp.where(is_largest, 0.0, x - shift))))
     total, gap = apart((sum(terms[:, k] for k in range(size))[:, None], jnp.exp(other - top)))
     inside = jnp.where(is_largest, total, 1 + (total - terms) * gap[:, None])
-    return jnp.where(is_largest, shift, top[:, None]) + jnp.log(inside)
+    return jnp.where(is_largest, shift, top[:, None]), inside
 
 
 def log_likelihood_of(
@@ -233,7 +241,8 @@ def pair_probas(
     """sum_q R_j(g, h, q), one grid point after the other: memory J K^2, not J K^2 Q."""
     first, second = scores(edges, reliability, points)
     first = first + jnp.log(prior)[None, None, :]
-    total = jax.nn.logsumexp(first + sum_of_others(second), axis=(1, 2))[:, None, None]
+    shift, of_second = sum_of_others(second)
+    total = jax.nn.logsumexp(first + shift, axis=(1, 2), b=of_second)[:, None, None]
     same = jnp.eye(edges.num_classes, dtype=bool)[None]
 
     def add(pairs: Array, of_point: tuple) -> tuple:

@@ -84,6 +84,11 @@ class TaskPosterior:
     answers: Answers
 
     @property
+    def probas(self) -> Float[np.ndarray, "J K"]:
+        """P(g)."""
+        return self.pairs.sum(axis=2)
+
+    @property
     def tasks(self) -> pd.DataFrame:
         """One row for each task.
 

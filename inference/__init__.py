@@ -2,6 +2,7 @@
 
 from jurax.inference import stream as stream
 from jurax.inference.auxiliary import AuxiliaryFilter as AuxiliaryFilter
+from jurax.inference.bridge import Bridge as Bridge
 from jurax.inference.compose import ess_below as ess_below
 from jurax.inference.compose import mixture as mixture
 from jurax.inference.compose import repeat as repeat

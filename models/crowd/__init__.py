@@ -21,3 +21,4 @@ from jurax.models.crowd.soft_labels import soft_labels as soft_labels
 from jurax.models.crowd.top_two import TopTwo as TopTwo
 from jurax.models.crowd.top_two_posterior import TaskPosterior as TaskPosterior
 from jurax.models.crowd.top_two_posterior import read_tasks as read_tasks
+from jurax.models.crowd.update import update as update

@@ -83,11 +83,34 @@ class Answers:
             f"{self.num_classes} classes)"
         )
 
-    def subset(self, keep: Bool[np.ndarray, " E"]) -> "Answers":
+    def added(self, table: Any, repeats: str = "error") -> "Answers":
+        """These answers and then those of `table`, with the same classes.
+
+        Args:
+            table: as for `Answers`; tasks and workers may be old or new.
+            repeats: "error" or "all", for pairs of task and worker that occur already.
+
+        Example:
+            >>> old = Answers({"task": [1, 1], "worker": [1, 2], "label": ["a", "b"]})
+            >>> old.added({"task": [1], "worker": [3], "label": ["a"]})
+            Answers(3 answers, 1 tasks, 3 workers, 2 classes)
+        """
+        if repeats not in ("error", "all"):
+            raise ValueError(f"repeats must be error or all here; got {repeats!r}")
+        return Answers(pd.concat([self.frame, read_table(table)]), repeats, list(self.classes))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The table task, worker, label."""
+        columns = ((self.tasks, self.task), (self.workers, self.worker))
+        names = {name: pd.Index(x).take(i) for name, (x, i) in zip(COLUMNS, columns, strict=False)}
+        return pd.DataFrame({**names, "label": self.classes.take(self.label)})
+
+    def subset(self, keep: Bool[np.ndarray, " E"], strict: bool = True) -> "Answers":
         """The answers where `keep` holds, with the same tasks, workers and classes.
 
         Raises:
-            ValueError: a task or a worker keeps no answer.
+            ValueError: if `strict`, and a task or a worker keeps no answer.
         """
         kept = copy.copy(self)
         kept.task, kept.worker, kept.label = (
@@ -97,7 +120,7 @@ class Answers:
             ("task", kept.task, self.num_tasks),
             ("worker", kept.worker, self.num_workers),
         ):
-            if len(np.unique(column)) < size:
+            if strict and len(np.unique(column)) < size:
                 raise ValueError(f"every {name} must keep an answer")
         return kept
 

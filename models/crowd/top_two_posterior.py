@@ -28,10 +28,12 @@ from jurax.models.crowd.top_two import grid
 from jurax.ppl import Posterior
 from jurax.ppl.program import Program, bind
 
+PRIOR_COUNTS = 1.5  # of the Beta prior of p
+
 
 def top_two_program(edges: Edges, points: Float[Array, " Q"]) -> None:
     """A plain NumPyro program."""
-    halves = jnp.full(edges.num_workers, 1.5)
+    halves = jnp.full(edges.num_workers, PRIOR_COUNTS)
     reliability = numpyro.sample("reliability", dist.Beta(halves, halves).to_event(1))
     shape = numpyro.sample("shape", dist.LogNormal(0.0, 0.5).expand([2]).to_event(1))
     *_, log_likelihood = top_two.marginals(edges, reliability, prior_of(shape, points), points)

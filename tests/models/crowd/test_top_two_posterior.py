@@ -10,8 +10,9 @@ from jaxtyping import Array
 from scipy import stats
 
 from jurax.inference import HMC, NUTS, TemperedSMC, infer
-from jurax.models.crowd import Answers, TopTwo, read_tasks
+from jurax.models.crowd import Answers, TopTwo, read_tasks, update
 from jurax.models.crowd.top_two_posterior import TaskPosterior, prior_of
+from jurax.models.crowd.update import check_begins_with
 from tests.models.crowd.crowds import draw_top_two
 from tests.models.crowd.test_aggregators import likelihood
 
@@ -26,8 +27,7 @@ TINY = Answers(
 )
 
 
-@pytest.fixture(scope="module")
-def exact() -> dict:
+def quadrature(answers: Answers) -> dict:
     """Quadrature over p_1, p_2, log a and log b (Gauss), everything else enumerated."""
     nodes, weights = np.polynomial.legendre.leggauss(16)
     p, w_p = (nodes + 1) / 2, weights / 2
@@ -41,12 +41,12 @@ def exact() -> dict:
     priors = [np.asarray(prior_of(jnp.asarray(s), jnp.asarray(points))) for s in shapes]
     prior_weights = np.array(chances)
     for (i, first), (k, second) in itertools.product(enumerate(p), enumerate(p)):
-        tasks = np.zeros((3, 3, 3, 2))  # likelihood of each task given g, h, q
-        for j in range(3):
-            rows = TINY.task == j
+        tasks = np.zeros((answers.num_tasks, 3, 3, 2))  # likelihood of each task given g, h, q
+        for j in range(answers.num_tasks):
+            rows = answers.task == j
             for g, h in itertools.permutations(range(3), 2):
                 for m, q in enumerate(points):
-                    data = TINY.label[rows], TINY.worker[rows], (first, second)
+                    data = answers.label[rows], answers.worker[rows], (first, second)
                     tasks[j, g, h, m] = likelihood(*data, q, g, h, 3) / 6
         for prior, chance in zip(priors, prior_weights, strict=True):
             by_task = tasks @ prior
@@ -56,6 +56,11 @@ def exact() -> dict:
             mean += mass * first
             pair += mass * by_task[0] / total[0]
     return {"log_evidence": np.log(evidence), "p": mean / evidence, "pairs": pair / evidence}
+
+
+@pytest.fixture(scope="module")
+def exact() -> dict:
+    return quadrature(TINY)
 
 
 @pytest.mark.slow
@@ -109,3 +114,39 @@ def test_two_classes_are_refused() -> None:
     table = {"task": [1, 1], "worker": [1, 2], "label": [0, 1]}
     with pytest.raises(ValueError, match="needs three classes"):
         TopTwo().program(Answers(table))
+
+
+# -------------------------------------------------------------------- new answers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_old", [5, 2])
+def test_updated_posterior_agrees_with_quadrature(num_old: int, exact: dict, key: Array) -> None:
+    """Old answers without task 2 (and, of two, without the second worker)."""
+    frame = TINY.frame
+    if num_old == 2:
+        frame = frame.sort_values("worker", kind="stable")
+    before = Answers(frame[:num_old], repeats="all", classes=range(3))
+    after = before.added(frame[num_old:], repeats="all")
+    assert len(after) == 8 and after.num_workers == 2
+    keys = jax.random.split(key, 3)
+    first = infer(keys[0], TopTwo(num_points=2).program(before), NUTS(1000, 500, 4))
+    second = update(keys[1], first, before, after, num_particles=4000, num_points=2)
+    found = read_tasks(keys[2], second, after, num_points=2, num_draws=2000)
+    worker = list(after.workers).index(0)
+    assert found.reliability[:, worker].mean() == pytest.approx(exact["p"], abs=0.03)
+    task = list(after.tasks).index(0)
+    np.testing.assert_allclose(found.pairs[task], exact["pairs"], atol=0.02)
+    if num_old == 5:
+        expected = exact["log_evidence"] - quadrature(before)["log_evidence"]
+        assert float(second.log_evidence) == pytest.approx(expected, abs=0.05)
+
+
+def test_answers_that_do_not_go_on_are_refused() -> None:
+    old = Answers(TINY.frame[:4], repeats="all", classes=range(3))
+    with pytest.raises(ValueError, match="use after = before.added"):
+        check_begins_with(Answers(TINY.frame[::-1], repeats="all", classes=range(3)), old)
+    with pytest.raises(ValueError, match="labels that are no classes"):
+        old.added({"task": [9], "worker": [9], "label": [7]})
+    with pytest.raises(ValueError, match="repeat a pair"):
+        old.added({"task": [0], "worker": [0], "label": [1]})

@@ -30,10 +30,10 @@ def draws(key: Array, y: np.ndarray, number: int) -> dict:
     return {"mean": mean + variance**0.5 * jax.random.normal(key, (number,))}
 
 
-@pytest.mark.parametrize("num_new", [1, 40])
-def test_new_data_are_bridged(num_new: int, key: Array) -> None:
-    """One observation takes a stage; forty that lie three deviations away take several."""
-    old, new = np.array([0.5, -0.2], np.float32), np.full(num_new, 3.0, np.float32)
+@pytest.mark.parametrize(("num_new", "value"), [(1, 0.5), (40, 3.0)])
+def test_new_data_are_bridged(num_new: int, value: float, key: Array) -> None:
+    """One expected observation takes a stage; forty strange ones take several."""
+    old, new = np.array([0.5, -0.2], np.float32), np.full(num_new, value, np.float32)
     both = np.concatenate([old, new])
     key_draws, key_run = jax.random.split(key)
     algorithm = Bridge(draws(key_draws, old, 4000), bind(model, jnp.asarray(old)))

@@ -2,6 +2,7 @@
 
 jurax demo     four methods on generated problems at equal decoded tokens
 jurax solve    problems from a file, or generated, by one method
+jurax aggregate  answers of a crowd: labels, workers, a posterior
 """
 
 import contextlib
@@ -126,6 +127,69 @@ def solve(
                 advance=lambda count: bar.advance(task, count),
             )
         show(content, output)
+
+
+@app.command()
+def aggregate(
+    answers: Annotated[Path, typer.Argument(help="CSV with the columns task, worker, label.")],
+    output: Annotated[Path, typer.Option(help="New folder for the results.")] = Path(
+        "out/aggregate"
+    ),
+    model: Annotated[
+        str,
+        typer.Option(
+            help="dawid-skene, top-two, one-coin, glad, mace, m-msr, kos (two classes), majority, "
+            "wawa or zero-based-skill."
+        ),
+    ] = "dawid-skene",
+    truth: Annotated[
+        Path | None, typer.Option(help="CSV task, label: score against these; not fitted.")
+    ] = None,
+    gold: Annotated[
+        Path | None, typer.Option(help="CSV task, label: known labels that the fit uses.")
+    ] = None,
+    repeats: Annotated[
+        str, typer.Option(help="Answers that repeat a pair: error, first, last or all.")
+    ] = "error",
+    classes: Annotated[
+        str | None, typer.Option(help="All labels on offer, with commas between.")
+    ] = None,
+    posterior: Annotated[
+        str, typer.Option(help="Of top-two: nuts, svi, none, or auto (by size).")
+    ] = "auto",
+    num_samples: Annotated[int, typer.Option(min=4, help="Draws of each chain.")] = 300,
+    num_warmup: Annotated[int, typer.Option(min=1, help="Warm-up of each chain.")] = 300,
+    num_chains: Annotated[int, typer.Option(min=1, help="Chains of NUTS.")] = 2,
+    seed: Seed = 0,
+) -> None:
+    """Aggregate the answers of a crowd: labels.csv, workers.csv, summary.json, figures."""
+    with reported():
+        from jurax.models.crowd import report
+
+        options = report.Options(
+            model=model,
+            repeats=repeats,
+            classes=None if classes is None else classes.split(","),
+            posterior=posterior,
+            num_warmup=num_warmup,
+            num_samples=num_samples,
+            num_chains=num_chains,
+            seed=seed,
+        )
+        with messages.status("reading") as status:
+            content = report.aggregate(
+                answers, output, options, truth=truth, gold=gold, say=status.update
+            )
+        console = Console()
+        for text in content["warnings"]:
+            messages.print(f"warning: {text}", highlight=False, markup=False)
+        if content["scores"]:
+            figures = {name: round(value, 3) for name, value in content["scores"].items()}
+            console.print(f"against known labels: {figures}", highlight=False, markup=False)
+        if content["posterior_status"]:
+            console.print(f"posterior: {content['posterior_status']}", highlight=False)
+        files = ", ".join(sorted(path.name for path in output.iterdir()))
+        console.print(f"files in {output}: {files}", highlight=False)
 
 
 def show(content: dict, output: Path) -> None:

@@ -102,7 +102,7 @@ def aggregate(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not an empty folder; name a new one")
     answers = Answers(table, options.repeats, matching(options.classes, table))
-    known, scored = labels_of(gold, answers), labels_of(truth, answers)
+    known, scored = labels_of(gold), labels_of(truth)
     say(f"fitting {options.model} to {answers!r}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -140,7 +140,7 @@ def matching(classes: Sequence[str] | None, table: Any) -> list | None:
     return list(classes)
 
 
-def labels_of(table: Any, answers: Answers) -> pd.Series | None:
+def labels_of(table: Any) -> pd.Series | None:
     """Labels by task, from a frame or file with the columns task and label."""
     if table is None:
         return None
@@ -149,7 +149,9 @@ def labels_of(table: Any, answers: Answers) -> pd.Series | None:
     if lacking:
         raise ValueError(f"known labels need the columns task and label; {lacking[0]} is missing")
     labels = pd.Series(frame["label"].to_numpy(), frame["task"].to_numpy()).dropna()
-    answers.gold(labels[labels.isin(answers.classes)])  # refuses two labels of a task
+    if labels.index.has_duplicates:
+        twice = labels.index[labels.index.duplicated()][0]
+        raise ValueError(f"known labels name task {twice!r} more than once; give one for each")
     return labels
 
 

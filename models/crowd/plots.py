@@ -83,7 +83,7 @@ def confused_classes(counts: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("most confusing answer h")
     ax.set_ylabel("right answer g")
     if len(names) <= 8:
-        middle = np.nanmax(values) / 2
+        middle = (np.nanmin(values) + np.nanmax(values)) / 2
         for row, column in zip(*np.nonzero(~np.isnan(values)), strict=True):
             color = "white" if values[row, column] < middle else "black"
             text = f"{values[row, column]:.0f}"

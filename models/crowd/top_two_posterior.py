@@ -1,6 +1,6 @@
 """The full posterior of the top-two model: a NumPyro program, and what its draws say of each task.
 
-    p_i ~ Beta(1.5, 1.5),    (q_j - 1/2) 2 ~ Beta(a, b) on the grid,    log a, log b ~ N(0, 1/2)
+    p_i ~ Beta(1.5, 1.5),    2 q_j - 1 ~ Kumaraswamy(a, b),    log a, log b ~ N(0, 1/2)
 
 The discrete (g, h) of each task and its q are summed out (`top_two.marginals`), so that a sampler
 moves p, a and b alone. Given one draw of them the tasks are independent and their posteriors exact:
@@ -41,9 +41,16 @@ def top_two_program(edges: Edges, points: Float[Array, " Q"]) -> None:
 
 
 def prior_of(shape: Float[Array, "2"], points: Float[Array, " Q"]) -> Float[Array, " Q"]:
-    """The prior of q on the grid: the density of Beta(a, b) at 2 q - 1, normalised."""
-    inside = 2 * points - 1
-    return jax.nn.softmax((shape[0] - 1) * jnp.log(inside) + (shape[1] - 1) * jnp.log1p(-inside))
+    """The prior of q on the grid: the mass of each cell under Kumaraswamy(a, b) of 2 q - 1.
+
+    F(x) = 1 - (1 - x^a)^b: close to the Beta distribution, with exact masses where its density is
+    unbounded (midpoints lose mass there, and intervals of q then cover too little).
+    """
+    num = points.shape[0]
+    inner = jnp.arange(1, num) / num
+    below = 1 - (1 - inner ** shape[0]) ** shape[1]
+    masses = jnp.diff(jnp.concatenate([jnp.zeros(1), below, jnp.ones(1)]))
+    return jnp.maximum(masses, 1e-12)
 
 
 def program(answers: Answers, gold: Any = None, num_points: int = 16) -> Program:

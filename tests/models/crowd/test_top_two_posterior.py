@@ -110,6 +110,16 @@ def test_intervals_cover_and_sets_are_surer_than_orders(key: Array) -> None:
     assert wrong == pytest.approx(tasks["p_wrong"].mean(), abs=0.1)
 
 
+def test_prior_of_q_has_the_masses_of_its_density() -> None:
+    points = np.array([0.5625, 0.6875, 0.8125, 0.9375])
+    a, b = 0.7, 1.8
+    found = prior_of(jnp.asarray([a, b]), jnp.asarray(points))
+    grid = (np.arange(400_000) + 0.5) / 400_000
+    density = a * b * grid ** (a - 1) * (1 - grid**a) ** (b - 1)
+    np.testing.assert_allclose(found, density.reshape(4, -1).mean(axis=1) / 4, rtol=1e-2)
+    assert float(found.sum()) == pytest.approx(1, rel=1e-5)
+
+
 def test_two_classes_are_refused() -> None:
     table = {"task": [1, 1], "worker": [1, 2], "label": [0, 1]}
     with pytest.raises(ValueError, match="needs three classes"):

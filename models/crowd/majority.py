@@ -51,31 +51,34 @@ class Wawa(AbstractAggregator):
 class ZeroBasedSkill(AbstractAggregator):
     """Wawa, repeated in small steps: skill_i += rate (agreement with the weighted vote - skill_i).
 
-    Skills start at 1/K; the rate starts at `learning_rate` and is multiplied by `factor` every
-    `period` steps. All `n_iter` steps are made; `tol` is not used.
+    Skills start at 1/K; the rate starts at `lr_init` and is multiplied by `lr_reduce_factor` every
+    `lr_steps_to_reduce` steps. All `n_iter` steps are made; `tol` is not used.
 
     Args:
-        learning_rate: in (0, 1].
-        factor: in (0, 1].
-        period: steps between two reductions of the rate.
+        lr_init: in (0, 1].
+        lr_reduce_factor: in (0, 1].
+        lr_steps_to_reduce: steps between two reductions of the rate.
     """
 
-    learning_rate: float = 1.0
-    factor: float = 0.5
-    period: int = 20
+    lr_init: float = 1.0
+    lr_reduce_factor: float = 0.5
+    lr_steps_to_reduce: int = 20
 
     def __post_init__(self):
         super().__post_init__()
-        if not (0 < self.learning_rate <= 1 and 0 < self.factor <= 1 and self.period >= 1):
+        rates = self.lr_init, self.lr_reduce_factor
+        if not all(0 < rate <= 1 for rate in rates) or self.lr_steps_to_reduce < 1:
             raise ValueError(
-                "learning_rate and factor must be in (0, 1] and period at least 1, got "
-                f"{self.learning_rate}, {self.factor} and {self.period}"
+                "lr_init and lr_reduce_factor must be in (0, 1] and lr_steps_to_reduce at least 1, "
+                f"got {self.lr_init}, {self.lr_reduce_factor} and {self.lr_steps_to_reduce}"
             )
 
     def estimate(self, answers, gold):
         """A loop of weighted votes."""
         edges = Edges.of(answers, gold)
-        rates = self.learning_rate * self.factor ** (np.arange(1, self.n_iter + 1) // self.period)
+        rates = self.lr_init * self.lr_reduce_factor ** (
+            np.arange(1, self.n_iter + 1) // self.lr_steps_to_reduce
+        )
         skills = small_steps(edges, jnp.asarray(rates, float))
         found = by_votes(edges, skills, weighted_shares(edges, skills))
         return dataclasses.replace(found, num_iterations=self.n_iter)

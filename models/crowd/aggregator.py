@@ -44,7 +44,7 @@ class Estimate:
     pairs: Float[np.ndarray, "J K K"] | None = None
     confusion: Float[np.ndarray, " J"] | None = None
     shares: Float[np.ndarray, "J K"] | None = None
-    answer_law: Law | None = None
+    answer_law: Law = dataclasses.field(kw_only=True)
 
 
 @dataclasses.dataclass

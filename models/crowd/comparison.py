@@ -88,7 +88,5 @@ def log_scores(
 ) -> np.ndarray:
     """Log P of each held-out answer, given the others."""
     law = member.fit(answers.subset(~held)).estimate_.answer_law
-    if law is None:
-        raise ValueError(f"{type(member).__name__} gives no probabilities of answers")
     chances = law(answers.task[held], answers.worker[held])
     return np.log(np.maximum(chances[np.arange(held.sum()), answers.label[held]], 1e-30))

@@ -289,7 +289,7 @@ def summarize(
         pairs,
         confusion @ np.asarray(points),
         shares,
-        laws.Shares(shares, p),
+        answer_law=laws.Shares(shares, p),
     )
 
 

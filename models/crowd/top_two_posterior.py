@@ -6,7 +6,7 @@ The discrete (g, h) of each task and its q are summed out (`top_two.marginals`),
 moves p, a and b alone. Given one draw of them the tasks are independent and their posteriors exact:
 averages over draws are Rao-Blackwellised.
 
-Shape letters: D draws, J tasks, W workers, K classes, Q grid points.
+Shape letters: D draws, J tasks, W workers, K classes, Q grid points, R = 8 Q parts of their cells.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from jurax.ppl import Posterior
 from jurax.ppl.program import Program, bind
 
 PRIOR_COUNTS = 1.5  # of the Beta prior of p
+PARTS = 8  # of each cell of the grid of q, filled as the prior fills them
 
 
 def top_two_program(edges: Edges, points: Float[Array, " Q"]) -> None:
@@ -78,17 +79,17 @@ class TaskPosterior:
 
     Attributes:
         pairs: P(g, h), `(J, K, K)`.
-        confusion: P(q) on the grid, `(J, Q)`.
+        confusion: P(q) on the grid, each cell split into `PARTS` by the prior, `(J, 8 Q)`.
         shares: E[q 1{k = g} + (1 - q) 1{k = h}], what informed workers answer, `(J, K)`.
-        points: the grid.
+        points: midpoints of these parts.
         reliability: draws of p, `(D, W)`, equally weighted.
         answers: the data.
     """
 
     pairs: Float[np.ndarray, "J K K"]
-    confusion: Float[np.ndarray, "J Q"]
+    confusion: Float[np.ndarray, "J R"]
     shares: Float[np.ndarray, "J K"]
-    points: Float[np.ndarray, " Q"]
+    points: Float[np.ndarray, " R"]
     reliability: Float[np.ndarray, "D W"]
     answers: Answers
 
@@ -165,10 +166,11 @@ def read_tasks(
     """
     draws = posterior.sample(key, num_draws)
     points = grid(num_points)
+    fine = grid(num_points * PARTS)
     found = averages(
         Edges.of(answers, answers.gold(gold)), draws["reliability"], draws["shape"], points
     )
-    return TaskPosterior(*map(np.asarray, (*found, points, draws["reliability"])), answers=answers)
+    return TaskPosterior(*map(np.asarray, (*found, fine, draws["reliability"])), answers=answers)
 
 
 @eqx.filter_jit
@@ -177,11 +179,20 @@ def averages(
     reliability: Float[Array, "D W"],
     shape: Float[Array, "D 2"],
     points: Float[Array, " Q"],
-) -> tuple[Float[Array, "J K K"], Float[Array, "J Q"], Float[Array, "J K"]]:
-    """Means over draws of what `top_two.averages` gives; one draw is in memory at a time."""
+) -> tuple[Float[Array, "J K K"], Float[Array, "J R"], Float[Array, "J K"]]:
+    """Means over draws of what `top_two.averages` gives; one draw is in memory at a time.
+
+    Within a cell the likelihood is that of its midpoint and q is distributed as beforehand: evenly
+    filled cells would end the intervals of clear tasks short of q = 1.
+    """
+    num = points.shape[0]
 
     def of_draw(draw: tuple) -> tuple:
-        return top_two.averages(edges, draw[0], prior_of(draw[1], points), points)
+        parts = prior_of(draw[1], grid(num * PARTS)).reshape(num, PARTS)
+        cells = jnp.sum(parts, axis=1)
+        pairs, confusion, shares = top_two.averages(edges, draw[0], cells, points)
+        within = confusion[:, :, None] * (parts / cells[:, None])[None]
+        return pairs, within.reshape(-1, num * PARTS), shares
 
     def add(total: tuple, draw: tuple) -> tuple:
         return jax.tree.map(jnp.add, total, of_draw(draw)), None

@@ -72,7 +72,7 @@ def test_the_model_that_made_the_answers_scores_best() -> None:
     members = {"top two": TopTwo(), "one coin": OneCoinDawidSkene(), "vote": MajorityVote()}
     table = held_out(answers, members)
     assert list(table.index) == ["top two", "one coin", "vote"]
-    assert (table["behind"][1:] < -4 * table["error"][1:]).all()
+    assert np.all(table["behind"][1:] < -4 * table["error"][1:])
     assert table.loc["top two", "behind"] == 0.0
     pd.testing.assert_frame_equal(table, held_out(answers, members))
 

@@ -20,8 +20,8 @@ from {module} import (
 answers = pd.DataFrame(TABLE)
 models = dict(
     vote=MajorityVote(), wawa=Wawa(), zero=ZeroBasedSkill(n_iter=50, lr_init=0.5),
-    matrices=DawidSkene(n_iter=20), coin=OneCoinDawidSkene(n_iter=20, tol=1e-4), glad=GLAD(n_iter=20),
-    mace=MACE(n_iter=20, n_restarts=2),
+    matrices=DawidSkene(n_iter=20), coin=OneCoinDawidSkene(n_iter=20, tol=1e-4),
+    glad=GLAD(n_iter=20), mace=MACE(n_iter=20, n_restarts=2),
 )
 labels, probas, skills = {{}}, {{}}, {{}}
 for name, model in models.items():

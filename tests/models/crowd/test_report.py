@@ -55,8 +55,8 @@ def test_top_two_writes_its_posterior_with_intervals(files, tmp_path: Path) -> N
     found = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert found == sorted([*COMMON, "confusable.png", "posterior.nc"])
     labels, workers, summary = read(tmp_path / "out")
-    assert (labels["q_lower"] < labels["q"]).all() and (labels["q"] < labels["q_upper"]).all()
-    assert (workers["skill_lower"] < workers["skill_upper"]).all()
+    assert np.all(labels["q_lower"] < labels["q"]) and np.all(labels["q"] < labels["q_upper"])
+    assert np.all(workers["skill_lower"] < workers["skill_upper"])
     assert summary["posterior"] == "nuts" and summary["scores"] is None
     draws = Posterior.load(tmp_path / "out" / "posterior.nc")
     assert draws.particles["reliability"].shape[-1] == len(workers)

@@ -17,6 +17,7 @@ from jurax.models.crowd.next_question import information_gain as information_gai
 from jurax.models.crowd.next_question import next_questions as next_questions
 from jurax.models.crowd.next_question import settled as settled
 from jurax.models.crowd.one_coin import OneCoinDawidSkene as OneCoinDawidSkene
+from jurax.models.crowd.predictive_check import predictive_check as predictive_check
 from jurax.models.crowd.soft_labels import soft_labels as soft_labels
 from jurax.models.crowd.top_two import TopTwo as TopTwo
 from jurax.models.crowd.top_two_posterior import TaskPosterior as TaskPosterior

@@ -40,12 +40,12 @@ def test_indices_are_drawn_with_their_chances() -> None:
 def test_data_of_the_model_are_not_flagged_and_copies_are(key: Array) -> None:
     table, *_ = draw_top_two(np.random.default_rng(0), 200, 20, 5, 0.5)
     found = checked(key, table)
-    assert (found["p_value"] > 0.02).all()
+    assert np.all(found["p_value"] > 0.02)
     assert np.all(found["lower"] <= found["upper"])
     source = table[table["worker"] < 3]
     copies = [source.assign(worker=source["worker"] + 100 * n) for n in range(1, 6)]
     copied = checked(key, pd.concat([table, *copies]))
-    assert copied["p_value"].min() < 0.02
+    assert np.any(copied["p_value"] < 0.02)
     with pytest.raises(ValueError, match="num_replicates must be at least 20"):
         checked(key, table, 5)
 
@@ -58,4 +58,4 @@ def test_a_third_tempting_answer_is_flagged(key: Array) -> None:
     order = np.array([rng.permutation(5) for _ in range(200)])
     label = order[task, rng.choice(3, p=[0.5, 0.25, 0.25], size=len(task))]
     found = checked(key, pd.DataFrame({"task": task, "worker": worker, "label": label}))
-    assert found["p_value"].min() < 0.02
+    assert np.any(found["p_value"] < 0.02)

@@ -88,7 +88,7 @@ class Answers:
 
         Args:
             table: as for `Answers`; tasks and workers may be old or new.
-            repeats: "error" or "all", for pairs of task and worker that occur already.
+            repeats: "error" or "all", for new answers to a pair of task and worker that has one.
 
         Example:
             >>> old = Answers({"task": [1, 1], "worker": [1, 2], "label": ["a", "b"]})
@@ -97,7 +97,12 @@ class Answers:
         """
         if repeats not in ("error", "all"):
             raise ValueError(f"repeats must be error or all here; got {repeats!r}")
-        return Answers(pd.concat([self.frame, read_table(table)]), repeats, list(self.classes))
+        new = read_table(table)
+        both = pd.concat([self.frame, new], ignore_index=True)
+        repeated = both.duplicated(["task", "worker"])[len(self) :]
+        if repeats == "error" and repeated.any():
+            raise ValueError(repetition(both.loc[repeated.index[repeated]]))
+        return Answers(both, "all", list(self.classes))
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -234,15 +239,19 @@ def without_repeats(frame: pd.DataFrame, repeats: str) -> tuple[pd.DataFrame, in
     repeated = frame.duplicated(["task", "worker"])
     number = int(repeated.sum())
     if number and repeats == "error":
-        row = frame[repeated].iloc[0]
-        raise ValueError(
-            f"{number} answers repeat a pair of task and worker, for instance worker "
-            f"{show(row['worker'])} on task {show(row['task'])}; choose repeats='first', 'last' "
-            "or 'all'"
-        )
+        raise ValueError(repetition(frame[repeated]) + ", 'first' or 'last'")
     if number and repeats in ("first", "last"):
         frame = frame.drop_duplicates(["task", "worker"], keep=repeats)  # pyright: ignore
     return frame, number
+
+
+def repetition(repeated: pd.DataFrame) -> str:
+    """What to say of answers that repeat a pair."""
+    row = repeated.iloc[0]
+    return (
+        f"{len(repeated)} answers repeat a pair of task and worker, for instance worker "
+        f"{show(row['worker'])} on task {show(row['task'])}; choose repeats='all'"
+    )
 
 
 def class_index(labels: pd.Series, classes: Sequence | None) -> pd.Index:

@@ -23,7 +23,7 @@ from jurax.inference import NUTS, SVI, infer, plots
 from jurax.models.crowd import plots as crowd_plots
 from jurax.models.crowd.aggregator import AbstractAggregator
 from jurax.models.crowd.agreement import krippendorff_alpha
-from jurax.models.crowd.answers import Answers, as_frame
+from jurax.models.crowd.answers import Answers
 from jurax.models.crowd.calibration import Calibration, calibration
 from jurax.models.crowd.dawid_skene import DawidSkene
 from jurax.models.crowd.glad import GLAD
@@ -32,6 +32,7 @@ from jurax.models.crowd.m_msr import MMSR
 from jurax.models.crowd.mace import MACE
 from jurax.models.crowd.majority import MajorityVote, Wawa, ZeroBasedSkill
 from jurax.models.crowd.one_coin import OneCoinDawidSkene
+from jurax.models.crowd.tables import as_frame
 from jurax.models.crowd.top_two import TopTwo
 from jurax.models.crowd.top_two_posterior import TaskPosterior, read_tasks
 from jurax.ppl import Posterior

@@ -2,9 +2,9 @@
 
     p_i ~ Beta(1.5, 1.5),    2 q_j - 1 ~ Kumaraswamy(a, b),    log a, log b ~ N(0, 1/2)
 
-The discrete (g, h) of each task and its q are summed out (`top_two.marginals`), so that a sampler
-moves p, a and b alone. Given one draw of them the tasks are independent and their posteriors exact:
-averages over draws are Rao-Blackwellised.
+The discrete (g, h) of each task and its q are summed out (`top_two_law.marginals`), so that a
+sampler moves p, a and b alone. Given one draw of them the tasks are independent and their
+posteriors exact: averages over draws are Rao-Blackwellised.
 
 Shape letters: D draws, J tasks, W workers, K classes, Q grid points, R = 8 Q parts of their cells.
 """
@@ -21,10 +21,10 @@ import numpyro.distributions as dist
 import pandas as pd
 from jaxtyping import Array, Float
 
-from jurax.models.crowd import top_two
+from jurax.models.crowd import top_two_law
 from jurax.models.crowd.answers import Answers
 from jurax.models.crowd.em import Edges
-from jurax.models.crowd.top_two import grid
+from jurax.models.crowd.top_two_law import grid
 from jurax.ppl import Posterior
 from jurax.ppl.program import Program, bind
 
@@ -37,7 +37,7 @@ def top_two_program(edges: Edges, points: Float[Array, " Q"]) -> None:
     halves = jnp.full(edges.num_workers, PRIOR_COUNTS)
     reliability = numpyro.sample("reliability", dist.Beta(halves, halves).to_event(1))
     shape = numpyro.sample("shape", dist.LogNormal(0.0, 0.5).expand([2]).to_event(1))
-    *_, log_likelihood = top_two.marginals(edges, reliability, prior_of(shape, points), points)
+    *_, log_likelihood = top_two_law.marginals(edges, reliability, prior_of(shape, points), points)
     numpyro.factor("answers", log_likelihood)
 
 
@@ -180,7 +180,7 @@ def averages(
     shape: Float[Array, "D 2"],
     points: Float[Array, " Q"],
 ) -> tuple[Float[Array, "J K K"], Float[Array, "J R"], Float[Array, "J K"]]:
-    """Means over draws of what `top_two.averages` gives; one draw is in memory at a time.
+    """Means over draws of what `top_two_law.averages` gives; one draw is in memory at a time.
 
     Within a cell the likelihood is that of its midpoint and q is distributed as beforehand: evenly
     filled cells would end the intervals of clear tasks short of q = 1.
@@ -190,7 +190,7 @@ def averages(
     def of_draw(draw: tuple) -> tuple:
         parts = prior_of(draw[1], grid(num * PARTS)).reshape(num, PARTS)
         cells = jnp.sum(parts, axis=1)
-        pairs, confusion, shares = top_two.averages(edges, draw[0], cells, points)
+        pairs, confusion, shares = top_two_law.averages(edges, draw[0], cells, points)
         within = confusion[:, :, None] * (parts / cells[:, None])[None]
         return pairs, within.reshape(-1, num * PARTS), shares
 

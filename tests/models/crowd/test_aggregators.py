@@ -21,7 +21,7 @@ from jurax.models.crowd import (
     TopTwo,
     Wawa,
     ZeroBasedSkill,
-    top_two,
+    top_two_law,
 )
 from jurax.models.crowd.em import Edges
 from tests.models.crowd.crowds import draw_top_two
@@ -64,8 +64,8 @@ def test_posterior_of_the_top_two_is_that_of_enumeration(x64) -> None:
     points, prior = np.array([0.6, 0.75, 0.95]), np.array([0.2, 0.5, 0.3])
     p = np.array([0.2, 0.5, 0.7, 0.9])[: answers.num_workers]
     arrays = [jnp.asarray(x) for x in (p, prior, points)]
-    by_first, by_second, log_likelihood = top_two.marginals(edges, *arrays)
-    pairs = top_two.pair_probas(edges, *arrays)
+    by_first, by_second, log_likelihood = top_two_law.marginals(edges, *arrays)
+    pairs = top_two_law.pair_probas(edges, *arrays)
     evidence = 0.0
     for j in range(answers.num_tasks):
         rows = answers.task == j
@@ -89,7 +89,7 @@ def test_sums_over_others_survive_extremes() -> None:
     x = jnp.asarray(rows)[:, :, None]
 
     def logarithm(x):
-        shift, terms = top_two.sum_of_others(x)
+        shift, terms = top_two_law.sum_of_others(x)
         return (shift + jnp.log(terms))[:, :, 0]
 
     found = np.asarray(logarithm(x))
@@ -111,8 +111,8 @@ def test_informed_shares_are_those_of_enumeration(x64) -> None:
     )
     edges = Edges.of(answers, np.array([-1]))
     p, points, prior = np.array([0.3, 0.6, 0.8]), np.array([0.7]), np.array([1.0])
-    first, second, _ = top_two.marginals(edges, *map(jnp.asarray, (p, prior, points)))
-    found = top_two.informed(edges, jnp.asarray(p), first, second, jnp.asarray(points))
+    first, second, _ = top_two_law.marginals(edges, *map(jnp.asarray, (p, prior, points)))
+    found = top_two_law.informed(edges, jnp.asarray(p), first, second, jnp.asarray(points))
     joint, total = np.zeros(3), 0.0
     for g, h in itertools.permutations(range(3), 2):
         for informed in itertools.product([0, 1], repeat=3):

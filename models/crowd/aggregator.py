@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from jurax.models.crowd.answers import Answers
 from jurax.models.crowd.laws import Law
+from jurax.ppl.program import Program
 
 TIES = ("first", "random")
 Fitted = TypeVar("Fitted", bound="AbstractAggregator")
@@ -98,6 +99,18 @@ class AbstractAggregator(abc.ABC):
         self.estimate_ = self.estimate(answers, answers.gold(gold))
         self._name(self.estimate_)
         return self
+
+    def program(self, answers: Answers, gold: Any = None) -> Program:
+        """The model as a NumPyro program for `infer` (`programs.py`).
+
+        Raises:
+            ValueError: for votes and messages, which have no likelihood.
+        """
+        del answers, gold
+        raise ValueError(
+            f"{type(self).__name__} has no likelihood, hence no posterior; use "
+            "OneCoinDawidSkene, DawidSkene, GLAD, MACE or TopTwo"
+        )
 
     def fit_predict(self, data: Any, gold: Any = None) -> pd.Series:
         """`fit`, then the most probable label of each task."""

@@ -20,6 +20,7 @@ from jurax.models.crowd import laws
 from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
 from jurax.models.crowd.answers import Answers
 from jurax.models.crowd.em import Edges, check_options, iterate, shares_of
+from jurax.ppl.program import bind
 
 
 @dataclasses.dataclass
@@ -49,10 +50,20 @@ class DawidSkene(AbstractAggregator):
         super().__post_init__()
         check_options(self.priors, smoothing=self.smoothing, diagonal=self.diagonal)
 
+    def _pseudo(self, num_classes: int) -> Float[Array, "K K"]:
+        return self.smoothing + self.diagonal * jnp.eye(num_classes)
+
+    def program(self, answers, gold=None):
+        """See `programs.py`."""
+        from jurax.models.crowd import programs
+
+        edges = Edges.of(answers, answers.gold(gold))
+        return bind(programs.dawid_skene, edges, self._pseudo(answers.num_classes), self.priors)
+
     def estimate(self, answers, gold):
         """EM from the shares of votes."""
         edges = Edges.of(answers, gold)
-        pseudo = self.smoothing + self.diagonal * jnp.eye(answers.num_classes)
+        pseudo = self._pseudo(answers.num_classes)
         (probas, matrices, priors), log_likelihood, number = fit_matrices(
             edges, pseudo, self.priors, self.n_iter, self.tol
         )

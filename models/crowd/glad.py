@@ -29,6 +29,7 @@ from jurax.models.crowd import laws
 from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
 from jurax.models.crowd.em import Edges, check_options, iterate, shares_of
 from jurax.models.crowd.one_coin import posterior_of
+from jurax.ppl.program import bind
 
 
 @dataclasses.dataclass
@@ -54,6 +55,13 @@ class GLAD(AbstractAggregator):
     def __post_init__(self):
         super().__post_init__()
         check_options(self.priors)
+
+    def program(self, answers, gold=None):
+        """See `programs.py`."""
+        from jurax.models.crowd import programs
+
+        edges = Edges.of(answers, answers.gold(gold))
+        return bind(programs.glad, edges, self.priors)
 
     def estimate(self, answers, gold):
         """Generalised EM from alpha = 1, b = 1."""

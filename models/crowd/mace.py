@@ -29,6 +29,7 @@ from jurax.models.crowd import laws
 from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
 from jurax.models.crowd.em import Edges, iterate
 from jurax.models.crowd.one_coin import posterior_of
+from jurax.ppl.program import bind
 
 KNOWS = 0.5  # of the Beta prior of theta
 HABIT = 10.0  # of the Dirichlet prior of xi
@@ -61,6 +62,13 @@ class MACE(AbstractAggregator):
         super().__post_init__()
         if self.n_restarts < 1:
             raise ValueError(f"n_restarts must be at least 1, got {self.n_restarts}")
+
+    def program(self, answers, gold=None):
+        """See `programs.py`."""
+        from jurax.models.crowd import programs
+
+        edges = Edges.of(answers, answers.gold(gold))
+        return bind(programs.mace, edges, KNOWS, HABIT)
 
     def estimate(self, answers, gold):
         """The best of the restarts."""

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from jurax.models.crowd import laws
 from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
 from jurax.models.crowd.em import Edges, check_options, iterate, shares_of
+from jurax.ppl.program import bind
 
 
 @dataclasses.dataclass
@@ -38,6 +39,13 @@ class OneCoinDawidSkene(AbstractAggregator):
     def __post_init__(self):
         super().__post_init__()
         check_options(self.priors, smoothing=self.smoothing)
+
+    def program(self, answers, gold=None):
+        """See `programs.py`."""
+        from jurax.models.crowd import programs
+
+        edges = Edges.of(answers, answers.gold(gold))
+        return bind(programs.one_coin, edges, self.smoothing, self.priors)
 
     def estimate(self, answers, gold):
         """EM from the shares of votes."""

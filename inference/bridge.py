@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from jurax.inference.flat import AbstractFlatProcess, start_particles
 from jurax.inference.kernel import AbstractKernel
 from jurax.inference.mcmc.hmc import HMC
 from jurax.inference.mcmc.kernel import AbstractMCMCKernel
@@ -26,26 +25,25 @@ from jurax.inference.move import Move, Rescale
 from jurax.inference.resample import Resample
 from jurax.inference.resampling import Systematic
 from jurax.inference.sampler import AbstractSampler
-from jurax.inference.tempered import MAX_STAGES, Temper
+from jurax.inference.temper import MAX_STAGES, AbstractTemperedPath, Temper
 from jurax.ppl.checks import at_least
 from jurax.ppl.program import Program
 from jurax.ppl.unconstrained import Unconstrained
 
 
-class BridgePath(AbstractFlatProcess):
-    """The path between two posteriors; `aux` of a particle is log L_1 - log L_0.
+class BridgePath(AbstractTemperedPath):
+    """The path between two posteriors: base the first of them, ratio L_1 / L_0.
 
     Attributes:
         view: the second program on R^D.
-        base: the first one.
+        first: the first one.
         start: draws of the first posterior, on R^D.
-        kernel: of the moves.
-        num_steps: bound on the number of stages.
+        kernel, num_steps: as in `AbstractTemperedPath`.
         dense: whether moves use a full covariance.
     """
 
     view: Unconstrained
-    base: Unconstrained
+    first: Unconstrained
     start: Float[Array, "N D"]
     kernel: AbstractMCMCKernel
     num_steps: int = eqx.field(static=True)
@@ -53,33 +51,15 @@ class BridgePath(AbstractFlatProcess):
     ladder: None = None
 
     def init(self, key, num_particles):
-        """The draws; they must be `num_particles`."""
-        del key
-        ratio = jax.vmap(self._ratio)(self.start)
-        particles = start_particles(self.start, ratio, self.kernel, self.dense)
-        return particles, jnp.zeros(num_particles)
+        """The draws; there are `num_particles` of them."""
+        del key, num_particles
+        return self.begin(self.start)
 
-    def extend(self, key, particles, t):
-        """Refused: the next beta depends on the whole population."""
-        raise NotImplementedError("a stage of a bridge is made by `Temper`, not by `Extend`")
-
-    def finished(self, particles):
-        """Every row, once beta = 1."""
-        return jnp.broadcast_to(particles.beta >= 1, particles.x.shape[:-1])
-
-    def log_density(self, population):
-        """Log p(x) + log L_0 + beta (log L_1 - log L_0), and the last difference."""
-        beta = population.particles.beta
-
-        def bridged(x: Array) -> tuple[Array, Array]:
-            parts, ratio = self.base.evaluate(x), self._ratio(x)
-            log_base = parts.log_prior + parts.log_jacobian + parts.log_likelihood
-            return log_base + jnp.where(beta > 0, beta * ratio, 0.0), ratio
-
-        return bridged
-
-    def _ratio(self, x: Float[Array, " D"]) -> Float[Array, ""]:
-        return self.view.log_likelihood(x) - self.base.log_likelihood(x)
+    def parts(self, x):
+        """The first posterior, and what the second likelihood adds."""
+        parts = self.first.evaluate(x)
+        log_base = parts.log_prior + parts.log_jacobian + parts.log_likelihood
+        return log_base, self.view.log_likelihood(x) - parts.log_likelihood
 
 
 class Bridge(AbstractSampler):
@@ -127,6 +107,7 @@ class Bridge(AbstractSampler):
 
     def __check_init__(self):
         at_least(1, max_stages=self.max_stages)
+        _ = self.kernel
 
     @property
     def num_particles(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -147,18 +128,18 @@ class Bridge(AbstractSampler):
         """
         if isinstance(process, BridgePath):
             return process
-        view, base = Unconstrained.of(process), Unconstrained.of(self.before)
-        if view.coordinates != base.coordinates:
+        view, first = Unconstrained.of(process), Unconstrained.of(self.before)
+        if view.coordinates != first.coordinates:
             raise ValueError(
                 "Bridge needs programs with the same latent sites, got "
-                f"{describe(base)} and {describe(view)}"
+                f"{describe(first)} and {describe(view)}"
             )
         lacking = [name for name in view.names if name not in self.draws]
         if lacking:
             raise ValueError(f"draws lack the site(s) {', '.join(lacking)}")
         values = {name: jnp.asarray(self.draws[name]) for name in view.names}
         start = jax.vmap(view.flatten)(values)
-        return BridgePath(view, base, start, self.move, self.max_stages, self.dense)
+        return BridgePath(view, first, start, self.move, self.max_stages, self.dense)
 
 
 def describe(view: Unconstrained) -> str:

@@ -18,7 +18,7 @@ from jurax.inference import (
     mixture,
 )
 from jurax.inference import move as move_module
-from jurax.inference.tempered import Temper, largest_step
+from jurax.inference.temper import Temper, largest_step
 from jurax.ppl import laws, random
 from jurax.ppl.enumeration import in_double
 from jurax.ppl.walk import Walk

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jurax.models.crowd.aggregator import one_hot
 from jurax.models.crowd.answers import Answers
@@ -63,6 +63,16 @@ class Edges(eqx.Module):
         """K."""
         return self.gold.shape[1]
 
+    @property
+    def excluded(self) -> Bool[Array, "J K"]:
+        """Where another class is known to be the label."""
+        return jnp.any(self.gold > 0, axis=1, keepdims=True) & (self.gold == 0)
+
+    @property
+    def numbers(self) -> Float[Array, " W"]:
+        """Answers of each worker."""
+        return self.over_workers(jnp.ones(self.worker.shape))
+
     def over_tasks(self, values: Float[Array, "E ..."]) -> Float[Array, "J ..."]:
         """Sum of the values of the answers to each task."""
         return jax.ops.segment_sum(values, self.task, self.num_tasks)
@@ -77,37 +87,24 @@ class Edges(eqx.Module):
         sums = jax.ops.segment_sum(values, self.task * self.num_classes + self.label, cells)
         return sums.reshape(self.num_tasks, self.num_classes, *values.shape[1:])
 
-    def shares(self) -> Float[Array, "J K"]:
-        """Shares of the votes by task, known labels clamped."""
-        votes = self.votes(jnp.ones(self.task.shape))
-        return self.clamped(votes / jnp.sum(votes, axis=1, keepdims=True))
+    def shares(self, votes: Float[Array, "J K"] | None = None) -> Float[Array, "J K"]:
+        """Shares of votes by task, known labels clamped.
 
-    def clamped(self, probas: Float[Array, "J K"]) -> Float[Array, "J K"]:
-        """`probas` with certainty where the label is known."""
+        Without `votes` each answer counts one; so it does in tasks whose votes are all zero.
+        """
+        plain = self.votes(jnp.ones(self.task.shape))
+        votes = plain if votes is None else votes
+        votes = jnp.where(jnp.any(votes > 0, axis=1, keepdims=True), votes, plain)
         is_known = jnp.any(self.gold > 0, axis=1, keepdims=True)
-        return jnp.where(is_known, self.gold, probas)
+        return jnp.where(is_known, self.gold, votes / jnp.sum(votes, axis=1, keepdims=True))
 
     def posterior(
         self, log_joint: Float[Array, "J K"]
     ) -> tuple[Float[Array, "J K"], Float[Array, ""]]:
         """Softmax over classes by task, and the log-likelihood; known labels are clamped."""
-        is_known = jnp.any(self.gold > 0, axis=1, keepdims=True)
-        log_joint = jnp.where(is_known & (self.gold == 0), -jnp.inf, log_joint)
+        log_joint = jnp.where(self.excluded, -jnp.inf, log_joint)
         total = jax.nn.logsumexp(log_joint, axis=1, keepdims=True)
         return jnp.exp(log_joint - total), jnp.sum(total)
-
-    def clamped_pairs(self, log_joint: Float[Array, "J K K"]) -> Float[Array, "J K K"]:
-        """Softmax over pairs (g, h) with g != h, and with g the known class where there is one."""
-        total = jax.nn.logsumexp(self.mask_pairs(log_joint), axis=(1, 2), keepdims=True)
-        return jnp.exp(self.mask_pairs(log_joint) - total)
-
-    def mask_pairs(self, log_joint: Float[Array, "J K K"]) -> Float[Array, "J K K"]:
-        """-inf where g = h, and where g is not the known class."""
-        is_known = jnp.any(self.gold > 0, axis=1)[:, None, None]
-        allowed = ~is_known | (self.gold > 0)[:, :, None]
-        return jnp.where(
-            allowed & ~jnp.eye(self.num_classes, dtype=bool)[None], log_joint, -jnp.inf
-        )
 
 
 def padding(size: int) -> int:

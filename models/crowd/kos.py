@@ -103,8 +103,6 @@ def rounds(edges: Edges, start: Float[Array, " E"], exclude: bool, n_iter: int, 
 
 @eqx.filter_jit
 def shares_by(edges: Edges, weights: Float[Array, " E"]) -> Float[Array, "J 2"]:
-    """Shares of weighted votes, a negative one for the other class; plain where all are zero."""
+    """Shares of weighted votes, a negative one for the other class."""
     votes = edges.votes(jnp.maximum(weights, 0)) + edges.votes(jnp.maximum(-weights, 0))[:, ::-1]
-    total = jnp.sum(votes, axis=1, keepdims=True)
-    shares = jnp.where(total > 0, votes / jnp.where(total > 0, total, 1.0), edges.shares())
-    return edges.clamped(shares)
+    return edges.shares(votes)

@@ -24,7 +24,7 @@ from jurax.models.crowd import laws
 from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
 from jurax.models.crowd.answers import Answers
 from jurax.models.crowd.em import Edges
-from jurax.models.crowd.one_coin import posterior_of
+from jurax.models.crowd.one_coin import by_accuracies
 from jurax.models.crowd.spectral import agreements, leading_vector
 
 
@@ -64,7 +64,10 @@ class MMSR(AbstractAggregator):
         signs = np.where(leading_vector(agreement) >= 0, 1, -1)
         accuracies = accuracies_of(np.asarray(size) * signs, answers)[: answers.num_workers]
         edges = Edges.of(answers, gold)
-        probas, log_likelihood = by_accuracies(edges, jnp.asarray(accuracies, float))
+        priors = jnp.full(answers.num_classes, 1 / answers.num_classes)
+        probas, log_likelihood = eqx.filter_jit(by_accuracies)(
+            edges, jnp.asarray(accuracies, float), priors
+        )
         probas = np.asarray(probas)
         return Estimate(
             probas,
@@ -139,12 +142,3 @@ def accuracies_of(skills: Float[np.ndarray, " W"], answers: Answers) -> Float[np
     lowest, highest = -1 / (num - 1) + margin, 1 - margin
     skills = np.clip(skills, min(lowest, 0.0), max(highest, 0.0))
     return (skills * (num - 1) + 1) / num
-
-
-@eqx.filter_jit
-def by_accuracies(edges: Edges, accuracies: Float[Array, " W"]):
-    """The posterior of the one-coin model, classes equally frequent."""
-    num = edges.num_classes
-    right, wrong = jnp.log(accuracies), jnp.log((1 - accuracies) / (num - 1))
-    priors = jnp.full(num, 1 / num)
-    return posterior_of(edges, right[edges.worker], wrong[edges.worker], priors)

@@ -96,7 +96,7 @@ class MACE(AbstractAggregator):
 @eqx.filter_jit
 def fit(edges: Edges, key: Array, num_restarts: int, n_iter: int, tol: float):
     """(expected counts, log-likelihoods per answer, steps), each with a leading axis R."""
-    numbers = edges.over_workers(jnp.ones(edges.task.shape))
+    numbers = edges.numbers
     even = jnp.full((edges.num_workers, edges.num_classes), 1 / edges.num_classes)
 
     def step(counts):

@@ -106,16 +106,13 @@ def winners(shares: Float[Array, "J K"]) -> Float[Array, "J K"]:
 def agreement(edges: Edges, target: Float[Array, "J K"]) -> Float[Array, " W"]:
     """Mean over the answers of each worker of the target's weight at the answer."""
     total = edges.over_workers(target[edges.task, edges.label])
-    return total / edges.over_workers(jnp.ones(edges.task.shape))
+    return total / edges.numbers
 
 
 @eqx.filter_jit
 def weighted_shares(edges: Edges, skills: Float[Array, " W"]) -> Float[Array, "J K"]:
-    """Shares of the votes weighted by skill; plain shares where all weights of a task are zero."""
-    votes = edges.votes(skills[edges.worker])
-    total = jnp.sum(votes, axis=1, keepdims=True)
-    shares = jnp.where(total > 0, votes / jnp.where(total > 0, total, 1.0), edges.shares())
-    return edges.clamped(shares)
+    """Shares of the votes weighted by skill."""
+    return edges.shares(edges.votes(skills[edges.worker]))
 
 
 def by_votes(edges: Edges, skills: Float[Array, " W"], shares: Float[Array, "J K"]) -> Estimate:

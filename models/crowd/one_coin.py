@@ -68,7 +68,7 @@ class OneCoinDawidSkene(AbstractAggregator):
 def fit_accuracies(edges: Edges, smoothing: float, kind: str, n_iter: int, tol: float):
     """EM with one accuracy for each worker: ((T, a, rho), log-likelihood per answer, steps)."""
     num = edges.num_classes
-    numbers = edges.over_workers(jnp.ones(edges.task.shape))
+    numbers = edges.numbers
     halfway = 0.5 + 0.5 / num
 
     def step(state):
@@ -77,10 +77,7 @@ def fit_accuracies(edges: Edges, smoothing: float, kind: str, n_iter: int, tol: 
         accuracies = (hits + smoothing * halfway) / (numbers + smoothing)
         accuracies = jnp.clip(accuracies, 1e-6, 1 - 1e-6)
         priors = shares_of(probas, kind)
-        right, wrong = jnp.log(accuracies), jnp.log((1 - accuracies) / (num - 1))
-        probas, log_likelihood = posterior_of(
-            edges, right[edges.worker], wrong[edges.worker], priors
-        )
+        probas, log_likelihood = by_accuracies(edges, accuracies, priors)
         return (probas, accuracies, priors), log_likelihood
 
     shares = edges.shares()
@@ -100,3 +97,11 @@ def posterior_of(
     """
     log_joint = jnp.log(priors)[None] + edges.votes(right - wrong)
     return edges.posterior(log_joint + edges.over_tasks(wrong)[:, None])
+
+
+def by_accuracies(
+    edges: Edges, accuracies: Float[Array, " W"], priors: Float[Array, " K"]
+) -> tuple[Float[Array, "J K"], Float[Array, ""]]:
+    """The same, given P(right) of each worker."""
+    right, wrong = jnp.log(accuracies), jnp.log((1 - accuracies) / (edges.num_classes - 1))
+    return posterior_of(edges, right[edges.worker], wrong[edges.worker], priors)

@@ -13,6 +13,7 @@ Shape letters: J tasks, W workers, K classes.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -88,7 +89,7 @@ def reliability_of(
     num = edges.num_classes
     hits = jnp.any(pair[edges.task] == edges.label[:, None], axis=1)
     total = edges.over_workers(hits.astype(float)) + pseudo * (0.5 + 1 / num)
-    share = total / (edges.over_workers(jnp.ones(hits.shape)) + pseudo)
+    share = total / (edges.numbers + pseudo)
     return jnp.clip((share - 2 / num) / (1 - 2 / num), margin, 1 - margin)
 
 
@@ -104,7 +105,7 @@ def by_likelihood(edges: Edges, p: Float[Array, " W"], q: Float[Array, " J"]) ->
     pairs = np.asarray(pair_probas(edges, p, q))
     probas = pairs.sum(axis=2)
     p, q = np.asarray(p), np.asarray(q)
-    shares = pair_shares(pairs * q[:, None, None], pairs * (1 - q[:, None, None]))
+    shares = q[:, None] * probas + (1 - q[:, None]) * pairs.sum(axis=1)
     return Estimate(
         probas,
         p,
@@ -124,11 +125,6 @@ def pair_probas(
     ratio = (edges.num_classes * p / (1 - p))[edges.worker]
     first = edges.votes(jnp.log1p(ratio * q[edges.task]))
     second = edges.votes(jnp.log1p(ratio * (1 - q[edges.task])))
-    return edges.clamped_pairs(first[:, :, None] + second[:, None, :])
-
-
-def pair_shares(
-    first: Float[np.ndarray, "J K K"], second: Float[np.ndarray, "J K K"]
-) -> Float[np.ndarray, "J K"]:
-    """E[q 1{k = g} + (1 - q) 1{k = h}] from E[q; g, h] and E[1 - q; g, h]."""
-    return first.sum(axis=2) + second.sum(axis=1)
+    impossible = edges.excluded[:, :, None] | jnp.eye(edges.num_classes, dtype=bool)[None]
+    scores = jnp.where(impossible, -jnp.inf, first[:, :, None] + second[:, None, :])
+    return jax.nn.softmax(scores, axis=(1, 2))

@@ -126,7 +126,7 @@ def fit(
     edges: Edges, start: Float[Array, " W"], points: Float[Array, " Q"], n_iter: int, tol: float
 ):
     """EM: ((p, prior of q), log-likelihood per answer, steps)."""
-    numbers = edges.over_workers(jnp.ones(edges.task.shape))
+    numbers = edges.numbers
 
     def step(state):
         reliability, prior = state

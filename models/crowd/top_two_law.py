@@ -42,9 +42,7 @@ def scores(
 ) -> tuple[Float[Array, "J K Q"], Float[Array, "J K Q"]]:
     """S of each class as g and as h; IMPOSSIBLE as g where another class is known."""
     first, second = (edges.votes(gain[edges.worker]) for gain in gains(edges, reliability, points))
-    is_known = jnp.any(edges.gold > 0, axis=1, keepdims=True)
-    excluded = is_known & (edges.gold == 0)
-    return jnp.where(excluded[:, :, None], IMPOSSIBLE, first), second
+    return jnp.where(edges.excluded[:, :, None], IMPOSSIBLE, first), second
 
 
 def marginals(
@@ -104,10 +102,9 @@ def log_likelihood_of(
     """Of all answers, from the logarithms of the sums over (g, h, q) of exp S."""
     num = edges.num_classes
     guessing = jnp.log((1 - reliability) / num)
-    numbers = edges.over_workers(jnp.ones(edges.task.shape))
-    is_known = jnp.any(edges.gold > 0, axis=1)
-    pairs = jnp.where(is_known, num - 1, num * (num - 1))  # equally probable beforehand
-    return jnp.sum(total - jnp.log(pairs)) + jnp.sum(numbers * guessing)
+    labels = jnp.sum(~edges.excluded, axis=1)
+    pairs = labels * (num - 1)  # equally probable beforehand
+    return jnp.sum(total - jnp.log(pairs)) + jnp.sum(edges.numbers * guessing)
 
 
 def pair_probas(

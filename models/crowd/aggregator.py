@@ -101,7 +101,7 @@ class AbstractAggregator(abc.ABC):
         return self
 
     def program(self, answers: Answers, gold: Any = None) -> Program:
-        """The model as a NumPyro program for `infer` (`programs.py`).
+        """The model as a NumPyro program for `infer`.
 
         Raises:
             ValueError: for votes and messages, which have no likelihood.

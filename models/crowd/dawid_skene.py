@@ -13,6 +13,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pandas as pd
 from jaxtyping import Array, Float
 
@@ -20,7 +22,7 @@ from jurax.models.crowd import laws
 from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
 from jurax.models.crowd.answers import Answers
 from jurax.models.crowd.em import Edges, check_options, iterate, shares_of
-from jurax.ppl.program import bind
+from jurax.models.crowd.programs import bound, class_shares
 
 
 @dataclasses.dataclass
@@ -54,11 +56,8 @@ class DawidSkene(AbstractAggregator):
         return self.smoothing + self.diagonal * jnp.eye(num_classes)
 
     def program(self, answers, gold=None):
-        """See `programs.py`."""
-        from jurax.models.crowd import programs
-
-        edges = Edges.of(answers, answers.gold(gold))
-        return bind(programs.dawid_skene, edges, self._pseudo(answers.num_classes), self.priors)
+        """The model as a NumPyro program, `program` below."""
+        return bound(program, answers, gold, self._pseudo(answers.num_classes), self.priors)
 
     def estimate(self, answers, gold):
         """EM from the shares of votes."""
@@ -87,6 +86,14 @@ def named(answers: Answers, matrices: Float[np.ndarray, "W K K"]) -> pd.DataFram
     return pd.DataFrame(flat, index=rows, columns=answers.classes)
 
 
+def program(edges: Edges, pseudo: Float[Array, "K K"], kind: str) -> None:
+    """pi^i[c] ~ Dirichlet(1 + a + b 1{. = c}): sites `matrices` (W, K, K), `priors`."""
+    prior = dist.Dirichlet(1 + pseudo).expand([edges.num_workers, edges.num_classes]).to_event(2)
+    matrices = numpyro.sample("matrices", prior)
+    shares = class_shares(edges.num_classes, kind)
+    numpyro.factor("answers", by_matrices(edges, matrices, shares)[1])
+
+
 @eqx.filter_jit
 def fit_matrices(edges: Edges, pseudo: Float[Array, "K K"], kind: str, n_iter: int, tol: float):
     """EM with matrices: ((T, pi, rho), log-likelihood per answer, steps)."""
@@ -95,15 +102,20 @@ def fit_matrices(edges: Edges, pseudo: Float[Array, "K K"], kind: str, n_iter: i
     def step(state):
         probas, _, _ = state
         matrices, priors = matrices_of(edges, probas, pseudo), shares_of(probas, kind)
-        log_joint = jnp.log(priors)[None] + edges.over_tasks(
-            jnp.log(matrices)[edges.worker, :, edges.label]
-        )
-        probas, log_likelihood = edges.posterior(log_joint)
+        probas, log_likelihood = by_matrices(edges, matrices, priors)
         return (probas, matrices, priors), log_likelihood
 
     shares = edges.shares()
     start = (shares, jnp.broadcast_to(pseudo, (edges.num_workers, num, num)), shares.mean(axis=0))
     return iterate(step, start, edges.num_answers, n_iter, tol)
+
+
+def by_matrices(
+    edges: Edges, matrices: Float[Array, "W K K"], priors: Float[Array, " K"]
+) -> tuple[Float[Array, "J K"], Float[Array, ""]]:
+    """Posterior of the labels and log-likelihood, given the matrices."""
+    by_answer = jnp.log(matrices)[edges.worker, :, edges.label]
+    return edges.posterior(jnp.log(priors)[None] + edges.over_tasks(by_answer))
 
 
 def matrices_of(

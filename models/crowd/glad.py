@@ -22,6 +22,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pandas as pd
 from jaxtyping import Array, Float
 
@@ -29,7 +31,7 @@ from jurax.models.crowd import laws
 from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
 from jurax.models.crowd.em import Edges, check_options, iterate, shares_of
 from jurax.models.crowd.one_coin import posterior_of
-from jurax.ppl.program import bind
+from jurax.models.crowd.programs import bound, class_shares
 
 
 @dataclasses.dataclass
@@ -57,11 +59,8 @@ class GLAD(AbstractAggregator):
         check_options(self.priors)
 
     def program(self, answers, gold=None):
-        """See `programs.py`."""
-        from jurax.models.crowd import programs
-
-        edges = Edges.of(answers, answers.gold(gold))
-        return bind(programs.glad, edges, self.priors)
+        """The model as a NumPyro program, `program` below."""
+        return bound(program, answers, gold, self.priors)
 
     def estimate(self, answers, gold):
         """Generalised EM from alpha = 1, b = 1."""
@@ -99,16 +98,22 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return np.asarray(jax.nn.sigmoid(x))
 
 
+def program(edges: Edges, kind: str) -> None:
+    """Sites `ability` (W) and `easiness` (J), alpha and b, both N(1, 1); `priors`."""
+    normal = dist.Normal(1.0, 1.0)
+    ability = numpyro.sample("ability", normal.expand([edges.num_workers]).to_event(1))
+    easiness = numpyro.sample("easiness", normal.expand([edges.num_tasks]).to_event(1))
+    shares = class_shares(edges.num_classes, kind)
+    numpyro.factor("answers", by_logits(edges, logits(edges, ability, easiness), shares)[1])
+
+
 @eqx.filter_jit
 def fit(edges: Edges, kind: str, n_iter: int, tol: float):
     """((T, alpha, b, rho), log-posterior per answer, steps)."""
 
     def step(state):
         probas, ability, easiness, priors = state
-        x = logits(edges, ability, easiness)
-        right = jax.nn.log_sigmoid(x)
-        wrong = jax.nn.log_sigmoid(-x) - jnp.log(edges.num_classes - 1.0)
-        probas, log_likelihood = posterior_of(edges, right, wrong, priors)
+        probas, log_likelihood = by_logits(edges, logits(edges, ability, easiness), priors)
         target = probas[edges.task, edges.label]
         new_ability = better_ability(edges, target, ability, easiness)
         new_easiness = better_easiness(edges, target, new_ability, easiness)
@@ -131,6 +136,14 @@ def logits(
 ) -> Float[Array, " E"]:
     """alpha_i e^{b_j} of each answer."""
     return ability[edges.worker] * jnp.exp(easiness)[edges.task]
+
+
+def by_logits(
+    edges: Edges, x: Float[Array, " E"], priors: Float[Array, " K"]
+) -> tuple[Float[Array, "J K"], Float[Array, ""]]:
+    """Posterior of the labels and log-likelihood, given the logit of P(right) of each answer."""
+    wrong = jax.nn.log_sigmoid(-x) - jnp.log(edges.num_classes - 1.0)
+    return posterior_of(edges, jax.nn.log_sigmoid(x), wrong, priors)
 
 
 def better_ability(

@@ -21,6 +21,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pandas as pd
 from jax.scipy.special import digamma
 from jaxtyping import Array, Float
@@ -29,7 +31,7 @@ from jurax.models.crowd import laws
 from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
 from jurax.models.crowd.em import Edges, iterate
 from jurax.models.crowd.one_coin import posterior_of
-from jurax.ppl.program import bind
+from jurax.models.crowd.programs import bound
 
 KNOWS = 0.5  # of the Beta prior of theta
 HABIT = 10.0  # of the Dirichlet prior of xi
@@ -64,11 +66,8 @@ class MACE(AbstractAggregator):
             raise ValueError(f"n_restarts must be at least 1, got {self.n_restarts}")
 
     def program(self, answers, gold=None):
-        """See `programs.py`."""
-        from jurax.models.crowd import programs
-
-        edges = Edges.of(answers, answers.gold(gold))
-        return bind(programs.mace, edges, KNOWS, HABIT)
+        """The model as a NumPyro program, `program` below."""
+        return bound(program, answers, gold)
 
     def estimate(self, answers, gold):
         """The best of the restarts."""
@@ -91,6 +90,15 @@ class MACE(AbstractAggregator):
             float(log_likelihood[best]),
             answer_law=laws.Shares(probas, skills, habits),
         )
+
+
+def program(edges: Edges) -> None:
+    """Sites `theta` (W) and `habits` (W, K), with the priors above."""
+    beta = dist.Beta(KNOWS, KNOWS).expand([edges.num_workers])
+    theta = numpyro.sample("theta", beta.to_event(1))
+    prior = dist.Dirichlet(jnp.full(edges.num_classes, HABIT)).expand([edges.num_workers])
+    habits = numpyro.sample("habits", prior.to_event(1))
+    numpyro.factor("answers", posterior(edges, theta, 1 - theta, habits)[1])
 
 
 @eqx.filter_jit

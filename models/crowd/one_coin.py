@@ -13,12 +13,14 @@ import dataclasses
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from jurax.models.crowd import laws
 from jurax.models.crowd.aggregator import AbstractAggregator, Estimate
 from jurax.models.crowd.em import Edges, check_options, iterate, shares_of
-from jurax.ppl.program import bind
+from jurax.models.crowd.programs import bound, class_shares
 
 
 @dataclasses.dataclass
@@ -41,11 +43,8 @@ class OneCoinDawidSkene(AbstractAggregator):
         check_options(self.priors, smoothing=self.smoothing)
 
     def program(self, answers, gold=None):
-        """See `programs.py`."""
-        from jurax.models.crowd import programs
-
-        edges = Edges.of(answers, answers.gold(gold))
-        return bind(programs.one_coin, edges, self.smoothing, self.priors)
+        """The model as a NumPyro program, `program` below."""
+        return bound(program, answers, gold, self.smoothing, self.priors)
 
     def estimate(self, answers, gold):
         """EM from the shares of votes."""
@@ -62,6 +61,15 @@ class OneCoinDawidSkene(AbstractAggregator):
             float(log_likelihood),
             answer_law=laws.Accuracies(probas, laws.OfWorker(skills)),
         )
+
+
+def program(edges: Edges, smoothing: float, kind: str) -> None:
+    """a_i ~ Beta(1 + s h, 1 + s (1 - h)), h = 1/2 + 1/(2K): sites `accuracy` (W), `priors`."""
+    halfway = 0.5 + 0.5 / edges.num_classes
+    prior = dist.Beta(1 + smoothing * halfway, 1 + smoothing * (1 - halfway))
+    accuracy = numpyro.sample("accuracy", prior.expand([edges.num_workers]).to_event(1))
+    shares = class_shares(edges.num_classes, kind)
+    numpyro.factor("answers", by_accuracies(edges, accuracy, shares)[1])
 
 
 @eqx.filter_jit

@@ -33,6 +33,7 @@ from jurax.models.crowd.answers import Answers
 from jurax.models.crowd.em import Edges, iterate
 from jurax.models.crowd.one_coin import OneCoinDawidSkene
 from jurax.models.crowd.top_two_law import grid
+from jurax.models.crowd.top_two_posterior import program
 from jurax.ppl.program import Program
 
 METHODS = ("em", "spectral", "released")
@@ -99,8 +100,6 @@ class TopTwo(AbstractAggregator):
 
     def program(self, answers: Answers, gold: Any = None) -> Program:
         """The model with a prior, for `infer`; see `top_two_posterior.py` and `read_tasks`."""
-        from jurax.models.crowd.top_two_posterior import program
-
         return program(answers, gold, self.num_points)
 
     def _name(self, found):

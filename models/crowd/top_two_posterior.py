@@ -24,9 +24,10 @@ from jaxtyping import Array, Float
 from jurax.models.crowd import top_two_law
 from jurax.models.crowd.answers import Answers
 from jurax.models.crowd.em import Edges
+from jurax.models.crowd.programs import bound
 from jurax.models.crowd.top_two_law import grid
 from jurax.ppl import Posterior
-from jurax.ppl.program import Program, bind
+from jurax.ppl.program import Program
 
 PRIOR_COUNTS = 1.5  # of the Beta prior of p
 PARTS = 8  # of each cell of the grid of q, filled as the prior fills them
@@ -70,7 +71,7 @@ def program(answers: Answers, gold: Any = None, num_points: int = 16) -> Program
             "the top-two model needs three classes: with two, guessing and confusion look alike; "
             "use OneCoinDawidSkene or DawidSkene"
         )
-    return bind(top_two_program, Edges.of(answers, answers.gold(gold)), grid(num_points))
+    return bound(top_two_program, answers, gold, grid(num_points))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from jurax.models.crowd.tables import (
     COLUMNS,
     class_index,
     read_table,
+    refuse_twice,
     repetition,
     show,
     without_repeats,
@@ -150,11 +151,7 @@ class Answers:
         if labels is None:
             return known
         labels = labels if isinstance(labels, pd.Series) else pd.Series(dict(labels), dtype=object)
-        if labels.index.has_duplicates:
-            task = labels.index[labels.index.duplicated()][0]
-            raise ValueError(
-                f"gold names task {show(task)} more than once; give one label for each"
-            )
+        refuse_twice(labels, "gold names")
         if labels.isna().any():
             task = labels.index[labels.isna()][0]
             raise ValueError(f"gold has no label for task {show(task)}; leave unknown tasks out")

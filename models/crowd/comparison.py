@@ -5,6 +5,7 @@
 A strictly proper score that needs no known labels. P is the member's `answer_law` (`laws.py`).
 """
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -87,6 +88,7 @@ def log_scores(
     answers: Answers, member: AbstractAggregator, held: Bool[np.ndarray, " E"]
 ) -> np.ndarray:
     """Log P of each held-out answer, given the others."""
-    law = member.fit(answers.subset(~held)).estimate_.answer_law
+    fresh = dataclasses.replace(member)  # the caller's stays as it is
+    law = fresh.fit(answers.subset(~held)).estimate_.answer_law
     chances = law(answers.task[held], answers.worker[held])
     return np.log(np.maximum(chances[np.arange(held.sum()), answers.label[held]], 1e-30))

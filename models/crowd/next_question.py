@@ -33,15 +33,19 @@ def information_gain(found: AbstractAggregator | TaskPosterior) -> pd.DataFrame:
     Raises:
         ValueError: for models without pairs.
     """
-    answers, pairs, confusion, reliability = of(found)
+    answers, estimate = found.answers_, found.estimate_
+    if estimate.pairs is None or np.isnan(estimate.confusion).any():
+        raise ValueError(
+            f"{type(found).__name__} has no model of pairs; fit TopTwo to three classes or more"
+        )
     size = answers.num_classes
     block = max(1, BLOCK // (answers.num_workers * size**2))
     gains = [
         np.asarray(
             gain(
-                jnp.asarray(pairs[start : start + block]),
-                jnp.asarray(confusion[start : start + block]),
-                jnp.asarray(reliability),
+                jnp.asarray(estimate.pairs[start : start + block]),
+                jnp.asarray(estimate.confusion[start : start + block]),
+                jnp.asarray(estimate.skills),
             )
         )
         for start in range(0, answers.num_tasks, block)
@@ -77,12 +81,8 @@ def settled(found: AbstractAggregator | TaskPosterior, p_wrong: float = 0.05) ->
     """By task: is the most probable label wrong with probability at most `p_wrong`?"""
     if not 0 <= p_wrong < 1:
         raise ValueError(f"p_wrong must be in [0, 1), got {p_wrong}")
-    if isinstance(found, TaskPosterior):
-        probas, tasks = found.probas, found.answers.tasks
-    else:
-        probas, tasks = found.probas_.to_numpy(), found.answers_.tasks
-    is_settled = 1 - probas.max(axis=1) <= p_wrong
-    return pd.Series(is_settled, pd.Index(tasks, name="task"), name="settled")
+    is_settled = 1 - found.estimate_.probas.max(axis=1) <= p_wrong
+    return pd.Series(is_settled, pd.Index(found.answers_.tasks, name="task"), name="settled")
 
 
 @eqx.filter_jit
@@ -106,16 +106,3 @@ def gain(
 def entropy(chance: Float[Array, "..."]) -> Float[Array, "..."]:
     """-x log x, zero at zero."""
     return -jax.scipy.special.xlogy(chance, chance)
-
-
-def of(found: AbstractAggregator | TaskPosterior) -> tuple:
-    """(Answers, P(g, h), E[q], E[p])."""
-    if isinstance(found, TaskPosterior):
-        q = found.confusion @ found.points
-        return found.answers, found.pairs, q, found.reliability.mean(axis=0)
-    estimate = found.estimate_
-    if estimate.pairs is None or np.isnan(estimate.confusion).any():
-        raise ValueError(
-            f"{type(found).__name__} has no model of pairs; fit TopTwo to three classes or more"
-        )
-    return found.answers_, estimate.pairs, estimate.confusion, estimate.skills

@@ -42,9 +42,9 @@ def predictive_check(
     if num_replicates < 20:
         raise ValueError(f"num_replicates must be at least 20, got {num_replicates}")
     generator = np.random.default_rng(seed)
-    observed = statistics(found.answers, found.answers.label)
+    observed = statistics(found.answers_, found.answers_.label)
     replicates = pd.DataFrame(
-        statistics(found.answers, replicate(generator, found)) for _ in range(num_replicates)
+        statistics(found.answers_, replicate(generator, found)) for _ in range(num_replicates)
     )
     above = (replicates >= pd.Series(observed)).sum() + 1
     below = (replicates <= pd.Series(observed)).sum() + 1
@@ -62,7 +62,7 @@ def predictive_check(
 
 def replicate(generator: np.random.Generator, found: TaskPosterior) -> Int[np.ndarray, " E"]:
     """New labels of all answers."""
-    answers, size = found.answers, found.pairs.shape[1]
+    answers, size = found.answers_, found.pairs.shape[1]
     pair = drawn(generator, found.pairs.reshape(len(found.pairs), -1))
     first, second = np.divmod(pair, size)
     q = found.points[drawn(generator, found.confusion)]

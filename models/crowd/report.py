@@ -1,11 +1,11 @@
 """`jurax aggregate`: a file of answers in; labels, workers, a summary, a posterior, figures out.
 
-labels.csv     task, label, probability, p_wrong, entropy (nats); for top-two models also second,
-p_set, p_order, q and the 90 % interval of q
-workers.csv    worker, num_answers, skill, agreement with the labels, 90 % interval of the skill
-summary.json   options, sizes, convergence and, with known labels, scores; written last
-posterior.nc   draws of the top-two model's parameters (three classes or more)
-*.png          workers, difficulty, confusable classes, reliability (with known labels)
+labels.csv: task, label, probability, p_wrong, entropy in nats; for top-two models with a posterior
+also the most probable pair first, second, with p_set and p_order, and q with its 90 % interval.
+workers.csv: worker, num_answers, skill, its 90 % interval, agreement with the labels.
+summary.json: options, sizes, convergence and, with known labels, scores; written last.
+posterior.nc: draws of the top-two model's parameters (three classes or more).
+Figures: workers, difficulty, confusable classes, reliability (with known labels).
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
+from jaxtyping import Array
 
 from jurax.inference import NUTS, SVI, infer, plots
 from jurax.models.crowd import plots as crowd_plots
@@ -32,7 +33,8 @@ from jurax.models.crowd.m_msr import MMSR
 from jurax.models.crowd.mace import MACE
 from jurax.models.crowd.majority import MajorityVote, Wawa, ZeroBasedSkill
 from jurax.models.crowd.one_coin import OneCoinDawidSkene
-from jurax.models.crowd.tables import as_frame
+from jurax.models.crowd.soft_labels import soft_labels
+from jurax.models.crowd.tables import as_frame, refuse_twice
 from jurax.models.crowd.top_two import TopTwo
 from jurax.models.crowd.top_two_posterior import TaskPosterior, read_tasks
 from jurax.ppl import Posterior
@@ -102,19 +104,17 @@ def aggregate(
     folder = Path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not an empty folder; name a new one")
+    table = as_frame(table)
     answers = Answers(table, options.repeats, matching(options.classes, table))
     known, scored = labels_of(gold), labels_of(truth)
     say(f"fitting {options.model} to {answers!r}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = MODELS[options.model](seed=options.seed).fit(answers, gold=known)
-    posterior, algorithm = sampled(model, answers, known, options, say)
-    found = None
-    if posterior is not None:
-        found = read_tasks(jax.random.key(options.seed), posterior, answers, known)
-    probas = model.probas_
-    if found is not None:
-        probas = pd.DataFrame(found.probas, model.probas_.index, model.probas_.columns)
+    key_run, key_read = jax.random.split(jax.random.key(options.seed))
+    posterior, algorithm = sampled(key_run, model, answers, known, options, say)
+    found = None if posterior is None else read_tasks(key_read, posterior, answers, known)
+    probas = soft_labels(model if found is None else found, "label")
     scores = None
     if scored is not None:
         unseen = scored if known is None else scored[~scored.index.isin(known.index)]
@@ -131,12 +131,11 @@ def aggregate(
     return content
 
 
-def matching(classes: Sequence[str] | None, table: Any) -> list | None:
+def matching(classes: Sequence[str] | None, table: pd.DataFrame) -> list | None:
     """The classes of the command line in the type of the table's labels."""
     if classes is None:
         return None
-    frame = as_frame(table)
-    if "label" in frame and pd.api.types.is_numeric_dtype(frame["label"]):
+    if "label" in table and pd.api.types.is_numeric_dtype(table["label"]):
         return [pd.to_numeric(name) for name in classes]
     return list(classes)
 
@@ -150,13 +149,12 @@ def labels_of(table: Any) -> pd.Series | None:
     if lacking:
         raise ValueError(f"known labels need the columns task and label; {lacking[0]} is missing")
     labels = pd.Series(frame["label"].to_numpy(), frame["task"].to_numpy()).dropna()
-    if labels.index.has_duplicates:
-        twice = labels.index[labels.index.duplicated()][0]
-        raise ValueError(f"known labels name task {twice!r} more than once; give one for each")
+    refuse_twice(labels, "known labels name")
     return labels
 
 
 def sampled(
+    key: Array,
     model: AbstractAggregator,
     answers: Answers,
     known: pd.Series | None,
@@ -173,7 +171,7 @@ def sampled(
     if kind == "nuts":
         algorithm = NUTS(options.num_samples, options.num_warmup, options.num_chains)
     say(f"sampling the posterior by {kind.upper()}")
-    return infer(jax.random.key(options.seed), model.program(answers, known), algorithm), kind
+    return infer(key, model.program(answers, known), algorithm), kind
 
 
 def sizes(answers: Answers) -> dict[str, Any]:
@@ -234,7 +232,9 @@ def label_table(
     }
     table = pd.DataFrame(columns, probas.index)
     if found is not None:
-        return table.join(found.tasks[["second", "p_set", "p_order", "q", "q_lower", "q_upper"]])
+        return table.join(
+            found.tasks[["first", "second", "p_set", "p_order", "q", "q_lower", "q_upper"]]
+        )
     if model.estimate_.pairs is not None:
         return table.assign(second=model.second_, q=model.confusion_)  # pyright: ignore
     return table

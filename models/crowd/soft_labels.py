@@ -37,15 +37,14 @@ def soft_labels(found: AbstractAggregator | TaskPosterior, kind: str = "answers"
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
-    estimate = found if isinstance(found, TaskPosterior) else found.estimate_
-    answers = found.answers if isinstance(found, TaskPosterior) else found.answers_
+    estimate, answers = found.estimate_, found.answers_
     if kind != "label" and (estimate.pairs is None or estimate.shares is None):
         raise ValueError(
             f"{type(found).__name__} has no second answers, which kind={kind!r} needs; "
             "use kind='label' or fit TopTwo to three classes or more"
         )
     if kind == "label":
-        rows = found.probas if isinstance(found, TaskPosterior) else found.probas_.to_numpy()
+        rows = estimate.probas
     elif kind == "answers":
         rows = estimate.shares
     else:

@@ -123,6 +123,13 @@ def class_index(labels: pd.Series, classes: Sequence | None) -> pd.Index:
     return index
 
 
+def refuse_twice(labels: pd.Series, who: str) -> None:
+    """Refuse two labels of one task."""
+    if labels.index.has_duplicates:
+        task = labels.index[labels.index.duplicated()][0]
+        raise ValueError(f"{who} task {show(task)} more than once; give one label for each")
+
+
 def show(value: Any) -> str:
     """A value as a user wrote it: 1, not np.int64(1)."""
     return repr(value.item() if isinstance(value, np.generic) else value)

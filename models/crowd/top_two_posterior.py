@@ -21,7 +21,8 @@ import numpyro.distributions as dist
 import pandas as pd
 from jaxtyping import Array, Float
 
-from jurax.models.crowd import top_two_law
+from jurax.models.crowd import laws, top_two_law
+from jurax.models.crowd.aggregator import Estimate
 from jurax.models.crowd.answers import Answers
 from jurax.models.crowd.em import Edges
 from jurax.models.crowd.programs import bound
@@ -84,7 +85,10 @@ class TaskPosterior:
         shares: E[q 1{k = g} + (1 - q) 1{k = h}], what informed workers answer, `(J, K)`.
         points: midpoints of these parts.
         reliability: draws of p, `(D, W)`, equally weighted.
-        answers: the data.
+        answers_: the data.
+
+    `estimate_` and `answers_` are named as those of a fitted aggregator, so that whatever reads one
+    reads the other.
     """
 
     pairs: Float[np.ndarray, "J K K"]
@@ -92,12 +96,21 @@ class TaskPosterior:
     shares: Float[np.ndarray, "J K"]
     points: Float[np.ndarray, " R"]
     reliability: Float[np.ndarray, "D W"]
-    answers: Answers
+    answers_: Answers
 
     @property
-    def probas(self) -> Float[np.ndarray, "J K"]:
-        """P(g)."""
-        return self.pairs.sum(axis=2)
+    def estimate_(self) -> Estimate:
+        """Posterior means in the form of a fit."""
+        probas, reliability = self.pairs.sum(axis=2), self.reliability.mean(axis=0)
+        return Estimate(
+            probas,
+            reliability,
+            probas.mean(axis=0),
+            pairs=self.pairs,
+            confusion=self.confusion @ self.points,
+            shares=self.shares,
+            answer_law=laws.Shares(self.shares, reliability),
+        )
 
     @property
     def tasks(self) -> pd.DataFrame:
@@ -110,11 +123,12 @@ class TaskPosterior:
         """
         rows = np.arange(len(self.pairs))
         size = self.pairs.shape[1]
-        marginal = self.pairs.sum(axis=2)
+        found = self.estimate_
+        marginal = found.probas
         label = marginal.argmax(axis=1)
         first, second = np.divmod(self.pairs.reshape(len(rows), -1).argmax(axis=1), size)
         one, other = self.pairs[rows, first, second], self.pairs[rows, second, first]
-        classes = self.answers.classes
+        classes = self.answers_.classes
         return pd.DataFrame(
             {
                 "label": classes.take(label),
@@ -123,11 +137,11 @@ class TaskPosterior:
                 "second": classes.take(second),
                 "p_set": one + other,
                 "p_order": one / (one + other),
-                "q": self.confusion @ self.points,
+                "q": found.confusion,
                 "q_lower": self.quantile(0.05),
                 "q_upper": self.quantile(0.95),
             },
-            index=pd.Index(self.answers.tasks, name="task"),
+            index=pd.Index(self.answers_.tasks, name="task"),
         )
 
     @property
@@ -135,8 +149,8 @@ class TaskPosterior:
         """Mean and central 90 % interval of p, by worker."""
         lower, upper = np.quantile(self.reliability, [0.05, 0.95], axis=0)
         return pd.DataFrame(
-            {"p": self.reliability.mean(axis=0), "p_lower": lower, "p_upper": upper},
-            index=pd.Index(self.answers.workers, name="worker"),
+            {"p": self.estimate_.skills, "p_lower": lower, "p_upper": upper},
+            index=pd.Index(self.answers_.workers, name="worker"),
         )
 
     def quantile(self, level: float) -> Float[np.ndarray, " J"]:
@@ -171,7 +185,7 @@ def read_tasks(
     found = averages(
         Edges.of(answers, answers.gold(gold)), draws["reliability"], draws["shape"], points
     )
-    return TaskPosterior(*map(np.asarray, (*found, fine, draws["reliability"])), answers=answers)
+    return TaskPosterior(*map(np.asarray, (*found, fine, draws["reliability"])), answers_=answers)
 
 
 @eqx.filter_jit

@@ -4,6 +4,8 @@ Draws of the posterior given the old answers are weighted by p(new answers | p, 
 resampled and moved (`Bridge`). Workers who are new get reliabilities drawn from the prior.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ def update(
     posterior: Posterior,
     before: Answers,
     after: Answers,
+    gold: Any = None,
     num_particles: int = 500,
     num_points: int = 16,
     **options,
@@ -32,6 +35,7 @@ def update(
         posterior: of `TopTwo().program(before)`, by any sampler, or an earlier update.
         before: the old answers.
         after: `before.added(table)`.
+        gold: known labels, as in `TopTwo.fit`; those of old tasks as given to `program(before)`.
         num_particles: draws that are carried over.
         num_points: as given to `program`.
         options: of `Bridge`, such as `move` and `num_moves`.
@@ -51,10 +55,10 @@ def update(
     old = np.arange(len(after)) < len(before)
     algorithm = Bridge(
         {"reliability": reliability, "shape": draws["shape"]},
-        program(after.subset(old, strict=False), None, num_points),
+        program(after.subset(old, strict=False), gold, num_points),
         **options,
     )
-    return infer(key_run, program(after, None, num_points), algorithm)
+    return infer(key_run, program(after, gold, num_points), algorithm)
 
 
 def check_begins_with(after: Answers, before: Answers) -> None:

@@ -77,6 +77,14 @@ def test_the_model_that_made_the_answers_scores_best() -> None:
     pd.testing.assert_frame_equal(table, held_out(answers, members))
 
 
+def test_fits_of_the_caller_stay_as_they_are() -> None:
+    answers = crowd()
+    model = TopTwo().fit(answers)
+    labels, estimate = model.labels_, model.estimate_
+    held_out(answers, {"top two": model})
+    assert model.estimate_ is estimate and model.labels_ is labels
+
+
 def test_binary_members_can_be_compared() -> None:
     table, *_ = draw_top_two(np.random.default_rng(2), 100, 12, 3, 0.5)
     answers = Answers(table.assign(label=table["label"] % 2))

@@ -57,6 +57,7 @@ def test_top_two_writes_its_posterior_with_intervals(files, tmp_path: Path) -> N
     labels, workers, summary = read(tmp_path / "out")
     assert np.all(labels["q_lower"] < labels["q"]) and np.all(labels["q"] < labels["q_upper"])
     assert np.all(workers["skill_lower"] < workers["skill_upper"])
+    assert np.all(labels["first"] != labels["second"])
     assert summary["posterior"] == "nuts" and summary["scores"] is None
     draws = Posterior.load(tmp_path / "out" / "posterior.nc")
     assert draws.particles["reliability"].shape[-1] == len(workers)

@@ -41,15 +41,15 @@ def pooled() -> dict[str, np.ndarray]:
         keys = jax.random.split(jax.random.key(seed))
         posterior = infer(keys[0], TopTwo().program(answers), NUTS(200, 200, num_chains=1))
         tasks = read_tasks(keys[1], posterior, answers, num_draws=200)
-        table, workers = tasks.tasks, tasks.workers
+        table, workers, probas = tasks.tasks, tasks.workers, tasks.estimate_.probas
         found["p rank"].append((tasks.reliability < p[None, :]).mean(axis=0))
         found["p in"].append((workers["p_lower"] <= p) & (p <= workers["p_upper"]))
         found["q in"].append((table["q_lower"] <= q) & (q <= table["q_upper"]))
         below = np.pad(tasks.confusion.cumsum(axis=1), ((0, 0), (1, 0)))
         edges = np.linspace(0.5, 1, below.shape[1])
         found["q pit"].append([np.interp(x, edges, row) for x, row in zip(q, below, strict=True)])
-        found["c"].append(tasks.probas.max(axis=1))
-        found["hit"].append(tasks.probas.argmax(axis=1) == g)
+        found["c"].append(probas.max(axis=1))
+        found["hit"].append(probas.argmax(axis=1) == g)
     return {name: np.concatenate(values) for name, values in found.items()}
 
 

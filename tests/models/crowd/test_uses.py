@@ -9,6 +9,7 @@ import pytest
 from jurax.models.crowd import (
     Answers,
     MajorityVote,
+    TaskPosterior,
     TopTwo,
     information_gain,
     krippendorff_alpha,
@@ -54,6 +55,19 @@ def test_models_without_pairs_have_label_probabilities_alone() -> None:
         soft_labels(vote)
     with pytest.raises(ValueError, match="kind must be one of"):
         soft_labels(vote, "hard")
+
+
+def test_a_posterior_is_read_as_a_fit_is() -> None:
+    """One draw of p at the fit, and one grid point: the same pairs, shares and gains."""
+    model = fitted()
+    answers, found = model.answers_, model.estimate_
+    posterior = TaskPosterior(
+        found.pairs, np.ones((30, 1)), found.shares, np.array([0.75]), found.skills[None], answers
+    )
+    for kind in ("label", "answers", "top_two"):
+        pd.testing.assert_frame_equal(soft_labels(posterior, kind), soft_labels(model, kind))
+    np.testing.assert_allclose(information_gain(posterior), information_gain(model), atol=1e-6)
+    assert (settled(posterior) == settled(model)).all()
 
 
 # -------------------------------------------------------------------- next question

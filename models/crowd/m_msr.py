@@ -27,6 +27,8 @@ from jurax.models.crowd.em import Edges
 from jurax.models.crowd.one_coin import by_accuracies
 from jurax.models.crowd.spectral import agreements, leading_vector
 
+LONELY = 0.5  # skill of a worker who shares no task: halfway between guessing and certainty
+
 
 @dataclasses.dataclass
 class MMSR(AbstractAggregator):
@@ -61,8 +63,9 @@ class MMSR(AbstractAggregator):
         removed = max(partners // 2 - 1, 0) if self.num_removed is None else self.num_removed
         target = jnp.asarray(np.abs(agreement), float)
         size, number = magnitudes(target, jnp.asarray(observed), removed, self.n_iter, self.tol)
+        size = np.where(observed.any(axis=1), size, LONELY)
         signs = np.where(leading_vector(agreement) >= 0, 1, -1)
-        accuracies = accuracies_of(np.asarray(size) * signs, answers)[: answers.num_workers]
+        accuracies = accuracies_of(size * signs, answers)[: answers.num_workers]
         edges = Edges.of(answers, gold)
         priors = jnp.full(answers.num_classes, 1 / answers.num_classes)
         probas, log_likelihood = eqx.filter_jit(by_accuracies)(

@@ -67,13 +67,19 @@ def without_diagonal(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def leading_vector(matrix: sparse.csr_matrix | np.ndarray) -> Float[np.ndarray, " W"]:
-    """The leading eigenvector of a symmetric matrix, with a sum that is not negative."""
+    """The leading eigenvector of a symmetric matrix, with a sum that is not negative.
+
+    Ones if the matrix is zero: no two workers share a task.
+    """
     size = matrix.shape[0]
+    if not np.abs(matrix).max() > 0:
+        return np.ones(size)
     if size <= DENSE:
         dense = matrix.toarray() if sparse.issparse(matrix) else matrix
         vector = np.linalg.eigh(dense)[1][:, -1]
     else:
-        vector = eigsh(matrix, k=1, which="LA", v0=np.ones(size))[1][:, 0]
+        start = np.random.default_rng(0).random(size)  # ones can be in the kernel
+        vector = eigsh(matrix, k=1, which="LA", v0=start)[1][:, 0]
     return vector * (1 if vector.sum() >= 0 else -1)
 
 

@@ -9,6 +9,7 @@ from scipy.special import digamma, expit
 
 from jurax.models.crowd import GLAD, KOS, MACE, MMSR, Answers, TopTwo, glad, mace, released
 from jurax.models.crowd.em import Edges
+from jurax.models.crowd.spectral import leading_vector
 from tests.models.crowd.crowds import draw_top_two
 
 
@@ -256,6 +257,28 @@ def test_released_rule_depends_on_class_numbers_and_the_sound_one_does_not() -> 
 
 
 # -------------------------------------------------------------------- all
+
+
+@pytest.mark.parametrize("size", [6, 450])
+@pytest.mark.parametrize("make", [MMSR, TopTwo, lambda: TopTwo(method="spectral")])
+def test_workers_without_a_common_task_keep_their_answers(make, size: int) -> None:
+    """Dense and iterative eigenvectors of a matrix of zeros."""
+    labels = [*"abc"] * (size // 3)
+    table = {"task": range(size), "worker": range(size), "label": labels}
+    model = make().fit({name: list(column) for name, column in table.items()})
+    assert model.labels_.tolist() == labels and np.isfinite(model.skills_).all()
+    assert np.ptp(model.skills_) < 1e-6  # nothing tells the workers apart
+
+
+@pytest.mark.parametrize("size", [300, 500])
+def test_leading_vectors_are_those_of_all_eigenvectors(size: int) -> None:
+    """Rows that sum to zero: ones are in the kernel."""
+    half = np.random.default_rng(0).normal(size=(size, 3))
+    half -= half.mean(axis=0, keepdims=True)
+    matrix = half @ half.T
+    found = leading_vector(matrix)
+    expected = np.linalg.eigh(matrix)[1][:, -1]
+    assert abs(found @ expected) == pytest.approx(1, abs=1e-8)
 
 
 @pytest.mark.parametrize(

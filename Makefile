@@ -8,7 +8,8 @@ UV := $(shell command -v uv 2>/dev/null)
 PACKAGE := $(VENV)/.package
 DEV := $(VENV)/.dev
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+# worksteal: neighbours share compiled functions, and no worker ends idle beside a queue.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
 # Set-up is offline-proof for libraries that look for a display or an accelerator.

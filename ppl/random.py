@@ -16,7 +16,7 @@ The stack of oracles is the only hidden state of `jurax.ppl`. It is empty except
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import Protocol, no_type_check, runtime_checkable
 
 import jax
 import jax.core
@@ -256,6 +256,7 @@ def _ask(probabilities: Array, key: Array) -> Array:
     """
     oracle, dtype = _ORACLES[-1], np.dtype(probabilities.dtype)
 
+    @no_type_check
     def consult(bits: Array, key_data: Array) -> np.ndarray:
         return oracle.choose(np.asarray(bits).view(dtype), np.asarray(key_data))
 

@@ -15,6 +15,7 @@ from jurax.inference.importance import ImportanceSampling as ImportanceSampling
 from jurax.inference.infer import infer as infer
 from jurax.inference.islands import Islands as Islands
 from jurax.inference.kernel import AbstractKernel as AbstractKernel
+from jurax.inference.laplace import Laplace as Laplace
 from jurax.inference.mcmc import HMC as HMC
 from jurax.inference.mcmc import MALA as MALA
 from jurax.inference.mcmc import MCMC as MCMC

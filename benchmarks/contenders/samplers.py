@@ -51,7 +51,7 @@ def jurax_tempered(kind: str, num_particles: int):
 
     program = bind(model, *data())
     if kind == "rwmh":
-        algorithm = TemperedSMC(num_particles, move=RWMH(), num_moves=10)
+        algorithm = TemperedSMC(num_particles, move=RWMH(2.38 / DIM**0.5), num_moves=10)
     else:
         move = HMC(step_size=0.2, num_leapfrogs=8)
         algorithm = TemperedSMC(num_particles, move=move, num_moves=1, dense=False)

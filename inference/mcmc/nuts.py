@@ -5,6 +5,7 @@ draws of all chains are one function that is compiled once for each shape: new d
 shapes, or another key, run at once. Shape letters: C chains, S draws, D dimensions.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,8 +15,9 @@ from jaxtyping import Array
 from numpyro.infer.hmc import hmc
 
 from jurax.inference.mcmc.chains import check_counts, posterior_of_chains, run_chains
+from jurax.inference.mcmc.normal_map import laplace_of
 from jurax.inference.whole import AbstractWholeProgram
-from jurax.ppl import Cost, Posterior
+from jurax.ppl import Cost, Posterior, random
 from jurax.ppl.leaves import store
 from jurax.ppl.population import NO_START, OK
 from jurax.ppl.program import Program
@@ -33,6 +35,9 @@ class NUTS(AbstractWholeProgram):
             helps against divergences.
         dense: tune a full mass matrix, not only its diagonal.
         max_tree_depth: at most 2^depth leapfrog steps a draw.
+        start: "box", points uniform on (-2, 2)^D; or "laplace", draws of the normal law at the
+            mode, and steps in its coordinates. The second costs a search of the mode and a D x D
+            product a step; it suits posteriors of one mode whose scales differ.
 
     Returns (through `infer`): draws by site name with axes `(C, S)`, zero log-weights, and in
     `info`: `acceptance`, `diverging`, `num_leapfrogs`, `energy` `(C, S)`, `divergences` (their
@@ -59,8 +64,11 @@ class NUTS(AbstractWholeProgram):
     target_acceptance: float = eqx.field(static=True, default=0.8)
     dense: bool = eqx.field(static=True, default=False)
     max_tree_depth: int = eqx.field(static=True, default=10)
+    start: str = eqx.field(static=True, default="box")
 
     def __check_init__(self):
+        if self.start not in ("box", "laplace"):
+            raise ValueError(f"start must be 'box' or 'laplace', got {self.start!r}")
         check_counts(self.num_samples, self.num_warmup, self.num_chains)
         if not 0 < self.target_acceptance < 1:
             raise ValueError(f"target_acceptance must lie in (0, 1), got {self.target_acceptance}")
@@ -69,7 +77,7 @@ class NUTS(AbstractWholeProgram):
         """Start, tune, draw; consumes `key`."""
         del budget
         view = Unconstrained.of(program)
-        draws, found = run_chains(key, self._chain, view, self.num_chains)
+        draws, found = self._draws(key, view)
         info = {
             **{name: draws[name] for name in _KEPT},
             "divergences": jnp.sum(draws["diverging"]),
@@ -78,9 +86,24 @@ class NUTS(AbstractWholeProgram):
         }
         return posterior_of_chains(view, draws["x"], info)
 
-    def _chain(self, key: Array, x: Array, view: Unconstrained) -> dict[str, Array]:
+    def _draws(self, key: Array, view: Unconstrained) -> tuple[dict[str, Array], Array]:
+        """What all chains return, `(C, S, ...)`, and whether starting points were found."""
+        if self.start == "box":
+
+            def chain(key: Array, x: Array, view: Unconstrained) -> dict[str, Array]:
+                return self._chain(key, x, view.log_density)
+
+            return run_chains(key, chain, view, self.num_chains)
+        key_mode, key_start, key_chains = random.split(key, 3)
+        normal, found = laplace_of(key_mode, view.log_density, view.dim)
+        z = NEAR * random.normal(key_start, (self.num_chains, view.dim))
+        keys = random.split(key_chains, self.num_chains)
+        draws = jax.vmap(lambda key, z: self._chain(key, z, normal.seen(view.log_density)))(keys, z)
+        return {**draws, "x": jax.vmap(jax.vmap(normal.place))(draws["x"])}, found
+
+    def _chain(self, key: Array, x: Array, log_density: Callable) -> dict[str, Array]:
         """One chain, `(S, ...)`; draws of the warm-up are written to slot 0 and overwritten."""
-        init, sample = hmc(lambda x: -view.log_density(x), algo="NUTS")
+        init, sample = hmc(lambda x: -log_density(x), algo="NUTS")
         state = init(
             x,
             num_warmup=self.num_warmup,
@@ -105,6 +128,7 @@ class NUTS(AbstractWholeProgram):
         return jax.lax.fori_loop(0, steps, move, (state, empty))[1]
 
 
+NEAR = 0.3  # sd of starting points around the mode, in units of the normal law
 _KEPT = ("acceptance", "diverging", "num_leapfrogs", "energy")
 
 

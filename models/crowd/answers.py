@@ -18,9 +18,9 @@ from jurax.models.crowd.tables import (
     read_table,
     refuse_twice,
     repetition,
-    show,
     without_repeats,
 )
+from jurax.models.tables import show
 
 REPEATS = ("error", "first", "last", "all")
 

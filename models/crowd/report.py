@@ -34,9 +34,10 @@ from jurax.models.crowd.mace import MACE
 from jurax.models.crowd.majority import MajorityVote, Wawa, ZeroBasedSkill
 from jurax.models.crowd.one_coin import OneCoinDawidSkene
 from jurax.models.crowd.soft_labels import soft_labels
-from jurax.models.crowd.tables import as_frame, refuse_twice
+from jurax.models.crowd.tables import COLUMNS, refuse_twice
 from jurax.models.crowd.top_two import TopTwo
 from jurax.models.crowd.top_two_posterior import TaskPosterior, read_tasks
+from jurax.models.tables import as_frame
 from jurax.ppl import Posterior
 
 MODELS: dict[str, type[AbstractAggregator]] = {
@@ -104,7 +105,7 @@ def aggregate(
     folder = Path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not an empty folder; name a new one")
-    table = as_frame(table)
+    table = as_frame(table, "answers", COLUMNS)
     answers = Answers(table, options.repeats, matching(options.classes, table))
     known, scored = labels_of(gold), labels_of(truth)
     say(f"fitting {options.model} to {answers!r}")
@@ -144,7 +145,7 @@ def labels_of(table: Any) -> pd.Series | None:
     """Labels by task, from a frame or file with the columns task and label."""
     if table is None:
         return None
-    frame = as_frame(table)
+    frame = as_frame(table, "known labels", ("task", "label"))
     lacking = [name for name in ("task", "label") if name not in frame]
     if lacking:
         raise ValueError(f"known labels need the columns task and label; {lacking[0]} is missing")

@@ -1,78 +1,24 @@
 """Reading tables of answers: what is no table is refused with a reason."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
+
+from jurax.models.tables import as_frame, check_column, show, with_columns
 
 COLUMNS = ("task", "worker", "label")
 
 
 def read_table(table: Any) -> pd.DataFrame:
     """The three columns of a table, checked."""
-    frame = as_frame(table)
-    if frame.columns.has_duplicates:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise ValueError(f"the table has the column {twice!r} twice")
-    lacking = [name for name in COLUMNS if name not in frame.columns]
-    if lacking:
-        hint = "; rename 'performer' to 'worker'" if "performer" in frame.columns else ""
-        raise ValueError(
-            f"the table lacks the column(s) {', '.join(lacking)}; it has "
-            f"{', '.join(map(str, frame.columns)) or 'none'}{hint}"
-        )
-    frame = frame[list(COLUMNS)].reset_index(drop=True)
+    frame = as_frame(table, "answers", COLUMNS)
+    frame = with_columns(frame, COLUMNS, {"performer": "worker"}).reset_index(drop=True)
     if frame.empty:
         raise ValueError("the table holds no answers")
     for name in COLUMNS:
-        check_column(name, frame[name])
+        check_column(name, frame[name], "answers")
     return frame
-
-
-def as_frame(table: Any) -> pd.DataFrame:
-    """A frame from a frame, a mapping of columns or a CSV file."""
-    if isinstance(table, pd.DataFrame):
-        return table
-    if isinstance(table, str | Path):
-        if not Path(table).is_file():
-            raise ValueError(f"there is no file {table}")
-        try:
-            return pd.read_csv(table)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise ValueError(f"{table} is not a readable CSV file: {error}") from error
-    if isinstance(table, Mapping):
-        columns = {name: np.asarray(column) for name, column in table.items()}
-        for name, column in columns.items():
-            if column.ndim != 1:
-                raise ValueError(f"column {name!r} must have one axis, got shape {column.shape}")
-        if len({len(column) for column in columns.values()}) > 1:
-            lengths = {name: len(column) for name, column in columns.items()}
-            raise ValueError(f"columns must be equally long, got {lengths}")
-        return pd.DataFrame(columns)
-    raise TypeError(
-        "answers must be a pandas DataFrame, a mapping of columns or the path of a CSV file with "
-        f"the columns task, worker, label; got {type(table).__name__}"
-    )
-
-
-def check_column(name: str, column: pd.Series) -> None:
-    """Refuse missing and infinite entries, and entries that cannot be compared."""
-    missing = column.isna()
-    if missing.any():
-        raise ValueError(
-            f"{missing.sum()} answers have no {name}, the first in row {int(missing.argmax())}; "
-            "drop or mend them"
-        )
-    if pd.api.types.is_float_dtype(column) and np.isinf(column).any():
-        raise ValueError(f"column {name!r} is infinite in row {int(np.isinf(column).argmax())}")
-    if column.dtype != object:
-        return
-    try:
-        column.map(hash)
-    except TypeError as error:
-        raise TypeError(f"entries of column {name!r} must be hashable: {error}") from error
 
 
 def without_repeats(frame: pd.DataFrame, repeats: str) -> tuple[pd.DataFrame, int]:
@@ -128,8 +74,3 @@ def refuse_twice(labels: pd.Series, who: str) -> None:
     if labels.index.has_duplicates:
         task = labels.index[labels.index.duplicated()][0]
         raise ValueError(f"{who} task {show(task)} more than once; give one label for each")
-
-
-def show(value: Any) -> str:
-    """A value as a user wrote it: 1, not np.int64(1)."""
-    return repr(value.item() if isinstance(value, np.generic) else value)

@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jaxtyping import Array, Float
 
 from jurax.inference import NUTS, infer
@@ -38,6 +39,7 @@ DEPENDENCE = 0.25
 # cannot from scores alone (theorem 2), and what judges share is added as a quarter of the spread.
 DISCREPANCY = {True: 0.0, False: 0.25}
 MOST_R_HAT, LEAST_ESS = 1.01, 400.0
+MOST_DRIFT = 1.0  # logits; on TriviaQA two broken judges have 2 and 4, the others below 0.6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +168,9 @@ class Simplex:
             draws=draws,
             **coverage(scores),
             limits=(float(scores.values[0]), float(scores.values[-1])),
-            cards=score_cards(scores, self._self_preferences(df, gold, self_map)),
+            cards=with_drift(
+                score_cards(scores, self._self_preferences(df, gold, self_map)), posterior
+            ),
             posterior=posterior,
             target=self._describe(scores),
             notes=tuple(notes),
@@ -207,6 +211,19 @@ class Simplex:
 def sample(key: Array, program: Program, algorithm: NUTS) -> Posterior:
     """One compilation for tables of a shape, whatever the knobs."""
     return infer(key, program, algorithm)
+
+
+def with_drift(cards: pd.DataFrame, posterior: Posterior) -> pd.DataFrame:
+    """Cards with a warning for judges whose leniency depends on who is judged."""
+    if "drift_scale" not in posterior.particles:
+        return cards
+    drift = np.asarray(posterior.particles["drift_scale"]).mean(axis=(0, 1))
+    found = [
+        f"treats candidates unequally (drift {size:.1f} logits)" if size > MOST_DRIFT else ""
+        for size in drift
+    ]
+    both = ["; ".join(filter(None, pair)) for pair in zip(cards["warning"], found, strict=True)]
+    return cards.assign(warning=both)
 
 
 def coverage(scores: Scores) -> dict[str, np.ndarray]:

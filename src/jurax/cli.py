@@ -3,6 +3,7 @@
 jurax demo     four methods on generated problems at equal decoded tokens
 jurax solve    problems from a file, or generated, by one method
 jurax aggregate  answers of a crowd: labels, workers, a posterior
+jurax rank     scores or preferences of judges: a leaderboard with intervals
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 app = typer.Typer(
     help="Language models that reason, as weighted sequential programs with a posterior.",
@@ -190,6 +192,91 @@ def aggregate(
             console.print(f"posterior: {content['posterior_status']}", highlight=False)
         files = ", ".join(sorted(path.name for path in output.iterdir()))
         console.print(f"files in {output}: {files}", highlight=False)
+
+
+@app.command()
+def rank(
+    table: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV with the columns item, candidate, judge, score, or model_a, model_b, winner "
+            "(and item, judge where known)."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("out/rank"),
+    gold: Annotated[
+        Path | None, typer.Option(help="CSV item, candidate, gold: true scores that are known.")
+    ] = None,
+    self_judging: Annotated[
+        list[str] | None,
+        typer.Option("--self", help="judge=candidate: this judge is this candidate; repeatable."),
+    ] = None,
+    likelihood: Annotated[str, typer.Option(help="Of scores: joint or marginal.")] = "joint",
+    drift: Annotated[
+        str, typer.Option(help="How unequal a judge's leniency is: a number in logits, or learn.")
+    ] = "learn",
+    discrepancy: Annotated[
+        float | None, typer.Option(min=0, help="What judges get wrong together, in sds of scores.")
+    ] = None,
+    dependence: Annotated[
+        float, typer.Option(min=0, max=1, help="Correlation of judges' mistakes.")
+    ] = 0.25,
+    collapse: Annotated[
+        str | None, typer.Option(help="Join levels to two: binary, or the first upper level.")
+    ] = None,
+    repeats: Annotated[
+        str, typer.Option(help="Scores given twice by a judge: error, first or last.")
+    ] = "error",
+    ties: Annotated[str, typer.Option(help="Of preferences: davidson, half or drop.")] = "davidson",
+    intervals: Annotated[
+        str, typer.Option(help="Of preferences: sandwich, posterior or bootstrap.")
+    ] = "sandwich",
+    seed: Seed = 0,
+) -> None:
+    """Rank candidates from judges: leaderboard.csv, judges.csv, summary.json, figures."""
+    with reported():
+        from jurax.models.judging import report
+
+        options = report.Options(
+            likelihood=likelihood,
+            drift=drift if drift == "learn" else report.number(drift, "--drift"),
+            discrepancy=discrepancy,
+            dependence=dependence,
+            collapse=collapse,
+            repeats=repeats,
+            ties=ties,
+            intervals=intervals,
+            seed=seed,
+        )
+        own = report.pairs(self_judging or [])
+        with messages.status("reading") as status:
+            content = report.rank(
+                table, output, options, gold=gold, self_map=own or None, say=status.update
+            )
+        for text in content["warnings"]:
+            messages.print(f"warning: {text}", highlight=False, markup=False)
+        console = Console()
+        console.print(f"ranked by {content['target']}", highlight=False, markup=False)
+        console.print(ranking_table(output / "leaderboard.csv"))
+        files = ", ".join(sorted(path.name for path in output.iterdir()))
+        console.print(f"files in {output}: {files}", highlight=False)
+
+
+def ranking_table(path: Path) -> Table:
+    """The leaderboard for a terminal."""
+    import pandas as pd
+
+    table = Table("candidate", "score", "95 %", "rank", "P(best)", "status")
+    for row in pd.read_csv(path).to_dict("records"):
+        table.add_row(
+            str(row["candidate"]),
+            f"{row['score']:.3f}",
+            f"{row['lower_95']:.3f} to {row['upper_95']:.3f}",
+            f"{row['expected_rank']:.1f} ({row['rank_lower']} to {row['rank_upper']})",
+            f"{row['p_best']:.2f}",
+            row["status"],
+        )
+    return table
 
 
 def show(content: dict, output: Path) -> None:

@@ -24,9 +24,11 @@ def test_readme_example_prints_a_posterior(capsys: pytest.CaptureFixture[str]) -
     assert printed.splitlines()[1] == str(distribution).splitlines()[0]
 
 
-FOLDERS = [f"models/{name}/README.md" for name in ("crowd", "language", "state_space")]
+FOLDERS = [f"models/{name}/README.md" for name in ("crowd", "judging", "language", "state_space")]
 
 
+@pytest.mark.rank_promotion("allow")  # numpyro's stick-breaking transform, in the judges' example
+@pytest.mark.filterwarnings("ignore:candidate scores have R-hat")
 @pytest.mark.parametrize("name", FOLDERS)
 def test_examples_of_the_folders_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = python_blocks(name)

@@ -59,7 +59,7 @@ def laplace_of(
     curvature = -jax.hessian(log_density)(mode)
     values, vectors = jnp.linalg.eigh(jnp.nan_to_num(curvature))
     values = jnp.maximum(values, FLATTEST)
-    return Normal(mode, vectors / jnp.sqrt(values), -0.5 * jnp.sum(jnp.log(values))), found
+    return Normal(mode, vectors / jnp.sqrt(values)[None, :], -0.5 * jnp.sum(jnp.log(values))), found
 
 
 def climb(log_density: Callable, x: Float[Array, " D"]) -> Float[Array, " D"]:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from jurax.models.judging.scores import Scores
 
+STEP = 16  # rows are padded to a multiple, so that tables of similar size share a compilation
 SMALLEST = 1e-10  # chance of a level, so that no score is impossible in single precision
 
 
@@ -104,7 +105,8 @@ def rows_of(scores: Scores) -> Rows:
     distinct, count = np.unique(whole, axis=0, return_counts=True)
     candidate, levels, gold = distinct[:, 0], distinct[:, 1:-1], distinct[:, -1]
     place = positions(candidate)
-    shape = (scores.num_candidates, int(place.max()) + 1)
+    most = int(place.max()) + 1
+    shape = (scores.num_candidates, STEP * -(-most // STEP))
     hot = np.zeros((*shape, scores.num_judges, scores.num_levels), np.float32)
     row, judge = np.nonzero(levels >= 0)
     hot[candidate[row], place[row], judge, levels[row, judge]] = 1

@@ -15,7 +15,7 @@ MOST_NUMBERS = 12  # candidates up to which cells of a heat map hold their numbe
 def leaderboard(ranking: Ranking, *, ax: Axes | None = None, label: str = "score") -> Axes:
     """Scores with their 50 % (thick) and 95 % (thin) intervals, the best on top."""
     table = ranking.leaderboard().iloc[::-1]
-    ax = axes_or_new(ax, (7, 1.2 + 0.35 * len(table)))
+    ax = axes_or_new(ax, (7.0, 1.2 + 0.35 * len(table)))
     rows = np.arange(len(table))
     for level, width in ((95, 1.5), (50, 5.0)):
         ax.hlines(

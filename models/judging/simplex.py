@@ -73,8 +73,7 @@ class Simplex:
         ...     for c in range(2) for item in range(60) for j in range(3)
         ... ]
         >>> table = pd.DataFrame(rows, columns=["item", "candidate", "judge", "score"])
-        >>> model = Simplex(num_samples=300, num_warmup=100)
-        >>> ranking = model.fit(jax.random.key(0), table)
+        >>> ranking = Simplex(drift=0).fit(jax.random.key(0), table)
         >>> ranking.leaderboard()[["candidate", "rank_lower", "rank_upper"]].values.tolist()
         [['a', 1, 1], ['b', 2, 2]]
     """

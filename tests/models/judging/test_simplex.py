@@ -39,7 +39,7 @@ def rank_score(ranking: Ranking, truth: pd.Series) -> tuple[float, float, float]
     return float(inside.mean()), float(width), float(spearman)
 
 
-@pytest.mark.parametrize("likelihood", ["joint", "marginal"])
+@pytest.mark.parametrize("likelihood", ["joint", pytest.param("marginal", marks=pytest.mark.slow)])
 def test_true_order_of_clear_candidates(likelihood: str, key: Array) -> None:
     """Judges better than random, candidates far apart: theorem 1, two levels."""
     rng = np.random.default_rng(0)
@@ -62,6 +62,7 @@ def test_true_order_of_clear_candidates(likelihood: str, key: Array) -> None:
             assert board.loc[name, "upper_95"] >= share - 0.05
 
 
+@pytest.mark.slow
 def test_gold_beside_a_worthless_judge_is_the_answer_of_gold_alone(key: Array) -> None:
     """Scores drawn at random say nothing: posterior means are those of Beta(1 + k, 1 + n - k)."""
     rng = np.random.default_rng(1)
@@ -79,14 +80,6 @@ def test_gold_beside_a_worthless_judge_is_the_answer_of_gold_alone(key: Array) -
         assert abs(board.loc[name, "score"] - law.mean()) < 0.5 * law.std()
         width = board.loc[name, "upper_95"] - board.loc[name, "lower_95"]
         assert 0.6 < width / (law.ppf(0.975) - law.ppf(0.025)) < 1.3
-
-
-def test_dependent_judges_widen_intervals(table: pd.DataFrame, key: Array) -> None:
-    widths = []
-    for rho in (0.0, 0.8):
-        board = Simplex(drift=0, dependence=rho, **QUICK).fit(key, table).leaderboard()
-        widths.append((board["upper_95"] - board["lower_95"]).mean())
-    assert widths[1] > 1.1 * widths[0]
 
 
 @pytest.mark.slow
@@ -109,11 +102,13 @@ def test_chains_that_are_too_short_are_reported(table: pd.DataFrame, key: Array)
     assert "candidate scores have R-hat" in notes[0]
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_ranking(table: pd.DataFrame, key: Array) -> None:
     boards = [Simplex(drift=0, **QUICK).fit(key, table).leaderboard() for _ in range(2)]
     pd.testing.assert_frame_equal(*boards)
 
 
+@pytest.mark.slow
 def test_refit_changes_an_assumption_and_nothing_else(table: pd.DataFrame, key: Array) -> None:
     ranking = Simplex(drift=0, **QUICK).fit(key, table)
     assert ranking.refit is not None

@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from jurax.inference.mcmc.normal_map import laplace_of
 from jurax.inference.whole import AbstractWholeProgram
-from jurax.ppl import Cost, Posterior, random
+from jurax.ppl import Cost, Posterior, random, weights
 from jurax.ppl.checks import at_least
 from jurax.ppl.population import NO_START, OK
 from jurax.ppl.program import Program
@@ -66,15 +66,14 @@ class Laplace(AbstractWholeProgram):
         normal, found = laplace_of(key_start, view.log_density, view.dim, self.num_starts)
         z = random.normal(key_draw, (self.num_samples, view.dim))
         x = jax.vmap(normal.place)(z)
-        log_q = -0.5 * jnp.sum(z**2, axis=1) - normal.log_det - 0.5 * view.dim * jnp.log(2 * jnp.pi)
+        log_volume = normal.log_det + 0.5 * view.dim * jnp.log(2 * jnp.pi)
+        log_q = -0.5 * jnp.sum(z**2, axis=1) - log_volume
         log_weights = jax.vmap(view.log_density)(x) - log_q
         log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
-        log_sum = jax.nn.logsumexp(log_weights)
-        ess = jnp.exp(2 * log_sum - jax.nn.logsumexp(2 * log_weights))
-        log_evidence = log_sum - jnp.log(self.num_samples)
+        ess = weights.effective_sample_size(log_weights)
+        log_evidence = weights.log_mean(log_weights)
         if self.equal_weights:
-            half = 0.5 * view.dim * jnp.log(2 * jnp.pi)
-            log_evidence = view.log_density(normal.mode) + half + normal.log_det
+            log_evidence = view.log_density(normal.mode) + log_volume
             log_weights = jnp.zeros(self.num_samples)
         return Posterior(
             particles=jax.vmap(view.sites)(x),

@@ -55,6 +55,22 @@ def with_columns(
     return frame[list(columns)]
 
 
+def read_columns(
+    table: Any,
+    what: str,
+    columns: Sequence[str],
+    named: Sequence[str],
+    synonyms: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """These columns of a table of `what` with at least one row; those `named` have no gaps."""
+    frame = with_columns(as_frame(table, what, columns), columns, synonyms).reset_index(drop=True)
+    if frame.empty:
+        raise ValueError(f"the table holds no {what}")
+    for name in named:
+        check_column(name, frame[name], what)
+    return frame
+
+
 def check_column(name: str, column: pd.Series, what: str) -> None:
     """Refuse missing and infinite entries, and entries that cannot be compared."""
     missing = column.isna()

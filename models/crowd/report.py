@@ -9,7 +9,6 @@ Figures: workers, difficulty, confusable classes, reliability (with known labels
 """
 
 import dataclasses
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from jurax.models.crowd.soft_labels import soft_labels
 from jurax.models.crowd.tables import COLUMNS, refuse_twice
 from jurax.models.crowd.top_two import TopTwo
 from jurax.models.crowd.top_two_posterior import TaskPosterior, read_tasks
+from jurax.models.reports import new_folder, write_summary
 from jurax.models.tables import as_frame
 from jurax.ppl import Posterior
 
@@ -102,9 +102,7 @@ def aggregate(
     Raises:
         ValueError: for bad tables, options or a folder that is in use; nothing is written then.
     """
-    folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not an empty folder; name a new one")
+    folder = new_folder(output)
     table = as_frame(table, "answers", COLUMNS)
     answers = Answers(table, options.repeats, matching(options.classes, table))
     known, scored = labels_of(gold), labels_of(truth)
@@ -284,5 +282,4 @@ def write(
     if scores is not None:
         curve = plots.reliability_curve({content["model"]: scores.bins})
         plots.save(curve, folder / "reliability.png")
-    text = json.dumps(content, indent=2, default=str, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_summary(folder, content)

@@ -5,20 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from jurax.models.tables import as_frame, check_column, show, with_columns
+from jurax.models.tables import read_columns, show
 
 COLUMNS = ("task", "worker", "label")
 
 
 def read_table(table: Any) -> pd.DataFrame:
     """The three columns of a table, checked."""
-    frame = as_frame(table, "answers", COLUMNS)
-    frame = with_columns(frame, COLUMNS, {"performer": "worker"}).reset_index(drop=True)
-    if frame.empty:
-        raise ValueError("the table holds no answers")
-    for name in COLUMNS:
-        check_column(name, frame[name], "answers")
-    return frame
+    return read_columns(table, "answers", COLUMNS, COLUMNS, {"performer": "worker"})
 
 
 def without_repeats(frame: pd.DataFrame, repeats: str) -> tuple[pd.DataFrame, int]:

@@ -71,13 +71,20 @@ def derivatives(
     gradient = jnp.concatenate(
         [by_eta.sum(1) - by_eta.sum(0), jnp.stack([by_eta.sum(), by_tau.sum()])]
     )
+    information = assembled(eta_eta, eta_tau, tau_tau)
+    gradient = gradient - precision * (parameters - center)
+    return gradient, information + jnp.diag(precision)
+
+
+def assembled(
+    eta_eta: Float[Array, "C C"], eta_tau: Float[Array, "C C"], tau_tau: Float[Array, "C C"]
+) -> Float[Array, "P P"]:
+    """The quadratic form of s, gamma and tau, from those of eta and tau in every cell."""
     both = eta_eta + eta_eta.T
     laplacian = jnp.diag(both.sum(1)) - both
     cross = jnp.stack([eta_eta.sum(1) - eta_eta.sum(0), eta_tau.sum(1) - eta_tau.sum(0)], axis=1)
     corner = jnp.array([[eta_eta.sum(), eta_tau.sum()], [eta_tau.sum(), tau_tau.sum()]])
-    information = jnp.block([[laplacian, cross], [cross.T, corner]])
-    gradient = gradient - precision * (parameters - center)
-    return gradient, information + jnp.diag(precision)
+    return jnp.block([[laplacian, cross], [cross.T, corner]])
 
 
 def fit(
@@ -114,18 +121,12 @@ def fit(
 
 def sandwich(found: Fit, counts: Float[Array, "C C O"]) -> Float[Array, "P P"]:
     """I^{-1} (sum_battles score score') I^{-1}: right for battles of any law (Huber 1967)."""
-    num = counts.shape[0]
     law = jnp.exp(log_laws(found.parameters))
     lead, tie = law[..., 0] - law[..., 2], law[..., 1]
     # Scores of one battle with outcome o, in eta and in tau.
     eta = jnp.stack([1 - lead, -lead, -1 - lead], axis=-1) / 2
     tau = jnp.stack([-tie, 1 - tie, -tie], axis=-1)
     eta_eta, eta_tau = jnp.sum(counts * eta**2, -1), jnp.sum(counts * eta * tau, -1)
-    both = eta_eta + eta_eta.T
-    meat = jnp.zeros((num + 2, num + 2))
-    meat = meat.at[:num, :num].set(jnp.diag(both.sum(1)) - both)
-    cross = jnp.stack([eta_eta.sum(1) - eta_eta.sum(0), eta_tau.sum(1) - eta_tau.sum(0)], axis=1)
-    corner = jnp.array([[eta_eta.sum(), eta_tau.sum()], [eta_tau.sum(), jnp.sum(counts * tau**2)]])
-    meat = meat.at[:num, num:].set(cross).at[num:, :num].set(cross.T).at[num:, num:].set(corner)
+    meat = assembled(eta_eta, eta_tau, jnp.sum(counts * tau**2, -1))
     inverse = jnp.linalg.inv(found.information)
     return inverse @ meat @ inverse

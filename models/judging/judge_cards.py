@@ -3,8 +3,6 @@
 Shape letters: P pairs of item and candidate, J judges.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -27,14 +25,15 @@ FEW_DISTINCT = 0.95  # a judge that gives one level at least this often separate
 OFTEN = 0.2  # share of failures that is worth a warning
 
 
-def score_cards(scores: Scores, self_preference: Mapping | None = None) -> pd.DataFrame:
+def score_cards(scores: Scores) -> pd.DataFrame:
     """One row for each judge.
 
     leniency: mean difference, in units of the score, from the mean of the other judges on the same
     answers. agreement: Spearman correlation with that mean, over answers. position_bias and
-    tie_rate belong to preferences and are NaN. self_preference: as given, by judge.
+    tie_rate belong to preferences and are NaN. self_preference: see `self_preferences`.
     """
     values = np.append(scores.values, np.nan)[scores.matrix()]
+    preferences = self_preferences(scores, values)
     rows = []
     for j, judge in enumerate(scores.judges):
         others = mean_of_others(values, j)
@@ -52,7 +51,7 @@ def score_cards(scores: Scores, self_preference: Mapping | None = None) -> pd.Da
                 "failure_rate": float(scores.failure_rate[judge]),
                 "position_bias": np.nan,
                 "tie_rate": np.nan,
-                "self_preference": (self_preference or {}).get(judge, np.nan),
+                "self_preference": preferences.get(judge, np.nan),
                 "warning": warning(values[:, j], agreement, float(scores.failure_rate[judge])),
             }
         )
@@ -84,17 +83,18 @@ def warning(values: Float[np.ndarray, " P"], agreement: float, failure_rate: flo
     return "; ".join(found)
 
 
-def self_preferences(own: Scores, judge_of: Mapping) -> dict:
+def self_preferences(scores: Scores, values: Float[np.ndarray, "P J"]) -> dict:
     """How much more than the other judges a judge gives itself, beyond its leniency to others.
 
-    `own` is the table with self-judged cells kept.
+    Counts masked ratings of judges by themselves; `values` are those that are not masked.
     """
-    values = np.append(own.values, np.nan)[own.matrix()]
+    values = values.copy()
+    values[scores.own.pair, scores.own.judge] = scores.values[scores.own.level]
     found = {}
-    for judge, candidate in judge_of.items():
-        j = own.judges.get_loc(judge)
+    for judge, candidate in scores.self_map.items():
+        j = scores.judges.get_loc(judge)
         excess = values[:, j] - mean_of_others(values, j)
-        mine = own.pair_candidate == own.candidates.get_loc(candidate)
+        mine = scores.pair_candidate == scores.candidates.get_loc(candidate)
         usable = ~np.isnan(excess)
         if (usable & mine).any() and (usable & ~mine).any():
             found[judge] = float(excess[usable & mine].mean() - excess[usable & ~mine].mean())

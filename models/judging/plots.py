@@ -3,11 +3,11 @@
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from jurax.inference.plots import COLORS, STYLE, axes_or_new
 from jurax.models.judging.ranking import Ranking
 
+MOST_TICKS = 16
 MOST_NUMBERS = 12  # candidates up to which cells of a heat map hold their number
 
 
@@ -37,9 +37,8 @@ def rank_probabilities(ranking: Ranking, *, ax: Axes | None = None) -> Axes:
     image = ax.imshow(table.to_numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     ax.figure.colorbar(image, ax=ax, label="probability")
     ax.set_yticks(range(size), [str(name) for name in table.index])
-    ax.set_xticks(range(size), [str(rank) for rank in table.columns])
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True))
-    ax.set_xticks(range(0, size, 1 + size // 16), range(1, size + 1, 1 + size // 16))
+    step = 1 + size // MOST_TICKS
+    ax.set_xticks(range(0, size, step), [str(rank) for rank in table.columns[::step]])
     ax.grid(visible=False)
     ax.set_xlabel("rank (1 is best)")
     if size <= MOST_NUMBERS:

@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from jurax.models.judging.scores import sorted_if_possible
-from jurax.models.tables import as_frame, check_column, show, with_columns
+from jurax.models.tables import as_frame, read_columns, show
 
 COLUMNS = ("model_a", "model_b", "winner")
 WINNERS = {
@@ -58,11 +58,8 @@ class Preferences:
     def __init__(self, table: Any):
         frame = as_frame(table, "preferences", COLUMNS)
         extra = [name for name in ("item", "judge", "swapped") if name in frame.columns]
-        frame = with_columns(frame, [*COLUMNS, *extra]).reset_index(drop=True)
-        if frame.empty:
-            raise ValueError("the table holds no preferences")
-        for name in ("model_a", "model_b", *extra):
-            check_column(name, frame[name], "preferences")
+        named = ["model_a", "model_b", *extra]
+        frame = read_columns(frame, "preferences", [*named, "winner"], named)
         same = frame["model_a"] == frame["model_b"]
         if same.any():
             row = int(same.argmax())

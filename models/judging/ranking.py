@@ -8,6 +8,7 @@ Shape letters: D draws, C candidates, J judges.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Ranking:
     notes: tuple[str, ...] = ()
     refit: Callable[..., "Ranking"] | None = None
 
-    @property
+    @functools.cached_property
     def ranks(self) -> Int[np.ndarray, "D C"]:
         """Rank of each candidate in each draw; equal scores share the better rank."""
         return stats.rankdata(-self.draws, method="min", axis=1).astype(int)

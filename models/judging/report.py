@@ -6,7 +6,6 @@ leaderboard.png, ranks.png; summary.json: options, sizes, convergence and notes;
 """
 
 import dataclasses
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from jurax.models.judging import preferences, scores
 from jurax.models.judging.bradley_terry import BradleyTerry
 from jurax.models.judging.ranking import Ranking
 from jurax.models.judging.simplex import Simplex
+from jurax.models.reports import new_folder, write_summary
 from jurax.models.tables import as_frame
 
 
@@ -65,9 +65,7 @@ def rank(
     Raises:
         ValueError: for bad tables, options or a folder that is in use; nothing is written then.
     """
-    folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not an empty folder; name a new one")
+    folder = new_folder(output)
     frame = as_frame(table, "the table", scores.COLUMNS)
     kind = kind_of(frame)
     say(f"ranking from {len(frame)} {kind}")
@@ -155,5 +153,4 @@ def write(folder: Path, found: Ranking, content: dict[str, Any]) -> None:
     label = "score" if content["kind"] == "scores" else "strength (logits)"
     plots.save(ranking_plots.leaderboard(found, label=label), folder / "leaderboard.png")
     plots.save(ranking_plots.rank_probabilities(found), folder / "ranks.png")
-    text = json.dumps(content, indent=2, default=str, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_summary(folder, content)

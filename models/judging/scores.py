@@ -5,19 +5,27 @@ Shape letters: R ratings, P pairs of item and candidate, J judges, C candidates,
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
 from jurax.models.judging.levels import level_index, read_levels
-from jurax.models.tables import as_frame, check_column, show, with_columns
+from jurax.models.tables import as_frame, read_columns, show, with_columns
 
 COLUMNS = ("item", "candidate", "judge", "score")
 SYNONYMS = {"model": "candidate", "rating": "score", "annotator": "judge", "question": "item"}
 REPEATS = ("error", "first", "last")
 SELF_JUDGING = ("mask", "keep")
+
+
+class Own(NamedTuple):
+    """Ratings of judges by themselves, indices as those of `Scores`."""
+
+    pair: Int[np.ndarray, " S"]
+    judge: Int[np.ndarray, " S"]
+    level: Int[np.ndarray, " S"]
 
 
 class Scores:
@@ -41,6 +49,8 @@ class Scores:
         gold: index of the true level of each pair, -1 where unknown.
         failure_rate: share of a judge's entries that hold no readable score.
         num_masked: ratings left out because a judge scored itself.
+        self_map: as given.
+        own: what judges gave themselves where another judge scored the answer too, masked or not.
 
     Raises:
         TypeError, ValueError: for tables that hold no scores; the message says what was expected.
@@ -73,11 +83,7 @@ class Scores:
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
         whole = as_frame(table, "scores", COLUMNS)
-        frame = with_columns(whole, COLUMNS, SYNONYMS).reset_index(drop=True)
-        if frame.empty:
-            raise ValueError("the table holds no scores")
-        for name in COLUMNS[:-1]:
-            check_column(name, frame[name], "scores")
+        frame = read_columns(whole, "scores", COLUMNS, COLUMNS[:-1], SYNONYMS)
         frame = without_repeats(frame, repeats)
         found = read_levels(frame["score"], levels)
         self.judges = pd.Index(sorted_if_possible(frame["judge"].unique()))
@@ -86,17 +92,24 @@ class Scores:
             raise ValueError(f"there is only the candidate {show(self.candidates[0])}; two needed")
         self.failure_rate = found.isna().groupby(frame["judge"]).mean().reindex(self.judges)
         self._warn_of_failures()
-        own = self_cells(frame, self_map, self.judges, self.candidates)
-        self.num_masked = int((own & found.notna()).sum()) if self_judging == "mask" else 0
+        self.self_map = dict(self_map or {})
+        own = found.notna() & self_cells(frame, self.self_map, self.judges, self.candidates)
         kept = found.notna() & (~own if self_judging == "mask" else True)
+        self.num_masked = int((own & ~kept).sum())
         known = gold_table(whole, gold)
         self.levels, cut = level_index(found, levels, collapse)
         self.judge = self.judges.get_indexer(pd.Index(frame["judge"][kept]))
         self.level = cut(found[kept])
-        self._index_pairs(frame[kept], known, levels, cut)
+        pairs = self._index_pairs(frame[kept], known, levels, cut)
         self._check_coverage()
+        pair = pairs.get_indexer(pd.MultiIndex.from_frame(frame[own][["item", "candidate"]]))
+        judge = self.judges.get_indexer(pd.Index(frame["judge"][own]))
+        rated = pair >= 0
+        self.own = Own(pair[rated], judge[rated], cut(found[own])[rated])
 
-    def _index_pairs(self, frame: pd.DataFrame, known: pd.Series, levels: Any, cut: Any) -> None:
+    def _index_pairs(
+        self, frame: pd.DataFrame, known: pd.Series, levels: Any, cut: Any
+    ) -> pd.MultiIndex:
         """Number the pairs of item and candidate that have a rating or a known level."""
         rated = pd.MultiIndex.from_frame(frame[["item", "candidate"]])
         codes, pairs = pd.factorize(rated)
@@ -117,6 +130,7 @@ class Scores:
                     f"gold holds {show(known[values.isna()].iloc[0])}, which is no level"
                 )
             self.gold[pairs.get_indexer(known.index)] = cut(values)
+        return pairs
 
     def _warn_of_failures(self) -> None:
         """A judge whose replies often cannot be read should be seen."""

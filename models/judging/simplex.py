@@ -23,7 +23,7 @@ import pandas as pd
 from jaxtyping import Array, Float
 
 from jurax.inference import NUTS, infer
-from jurax.models.judging.judge_cards import score_cards, self_preferences
+from jurax.models.judging.judge_cards import score_cards
 from jurax.models.judging.judge_law import rows_of
 from jurax.models.judging.ranking import Ranking, with_discrepancy
 from jurax.models.judging.scores import Scores
@@ -122,7 +122,6 @@ class Simplex:
             drift=jnp.asarray(DRIFT_MEDIAN if learn else self.drift, float),
             quality=jnp.asarray(self.quality, float),
             dependence=jnp.asarray(self.dependence, float),
-            judges=jnp.ones(scores.num_judges),
         )
         if self.likelihood == "marginal" and (scores.gold >= 0).any():
             raise ValueError("gold belongs to items: use likelihood='joint'")
@@ -167,9 +166,7 @@ class Simplex:
             draws=draws,
             **coverage(scores),
             limits=(float(scores.values[0]), float(scores.values[-1])),
-            cards=with_drift(
-                score_cards(scores, self._self_preferences(df, gold, self_map)), posterior
-            ),
+            cards=with_drift(score_cards(scores), posterior),
             posterior=posterior,
             target=self._describe(scores),
             notes=tuple(notes),
@@ -190,14 +187,6 @@ class Simplex:
         known = np.bincount(scores.pair_candidate[scores.gold >= 0], minlength=len(number))
         seed = np.asarray(jax.random.bits(key, (2,)))
         return with_discrepancy(draws, size * (1 - known / number), np.random.default_rng(seed))
-
-    def _self_preferences(self, df: Any, gold: Any, self_map: Mapping | None) -> dict:
-        if not self_map:
-            return {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said once already
-            own = dataclasses.replace(self, self_judging="keep").read(df, gold, self_map)
-        return self_preferences(own, self_map)
 
     def _describe(self, scores: Scores) -> str:
         return (

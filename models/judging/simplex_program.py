@@ -41,22 +41,20 @@ class Knobs(NamedTuple):
         drift: s, the same for all judges; where it is learned, the median of its prior.
         quality: median log gap between locations of neighbouring levels.
         dependence: correlation of judges' mistakes, see `judge_law.worth`.
-        judges: 1 for judges that count, 0 for those left out.
     """
 
     drift: Float[Array, ""]
     quality: Float[Array, ""]
     dependence: Float[Array, ""]
-    judges: Float[Array, " J"]
 
 
 def simplex_program(
     data: Rows | Float[Array, "J C M"], knobs: Knobs, num_levels: int, learn_drift: bool
 ) -> None:
     """A plain NumPyro program; `data` are rows (joint) or counts (marginal)."""
-    num_judges = knobs.judges.shape[0]
     joint = isinstance(data, Rows)
     num_candidates = data.count.shape[0] if joint else data.shape[1]
+    num_judges = data.hot.shape[-1] // num_levels if joint else data.shape[0]
     ones = jnp.ones((num_candidates, num_levels))
     prevalence = numpyro.sample("prevalence", dist.Dirichlet(ones).to_event(1))
     location = ordered(gaps("location_gap", num_judges, num_levels - 1, knobs.quality))
@@ -72,12 +70,8 @@ def simplex_program(
     noise = dist.Normal(jnp.zeros((num_judges, num_candidates)), 1.0)
     shift = scale[:, None] * numpyro.sample("drift", noise.to_event(2))
     theta = confusion(location + offset[:, None], cut, shift)
-    if joint:
-        hot = data.hot * jnp.repeat(knobs.judges, num_levels)[None, None, :]
-        value = joint_log_likelihood(data._replace(hot=hot), theta, prevalence, knobs.dependence)
-    else:
-        counts = data * knobs.judges[:, None, None]
-        value = marginal_log_likelihood(counts, theta, prevalence, knobs.dependence)
+    log_likelihood = joint_log_likelihood if joint else marginal_log_likelihood
+    value = log_likelihood(data, theta, prevalence, knobs.dependence)
     numpyro.factor("scores", value)
 
 
@@ -85,12 +79,3 @@ def gaps(name: str, num_judges: int, num_gaps: int, middle: Array) -> Float[Arra
     """Positive distances between neighbours."""
     medians = jnp.broadcast_to(middle, (num_judges, num_gaps))
     return numpyro.sample(name, dist.LogNormal(medians, GAP_SPREAD).to_event(2))
-
-
-def theta_of(draw: dict[str, Array], knobs: Knobs) -> Float[Array, "J C M M"]:
-    """The confusion of one draw of the program."""
-    location = ordered(draw["location_gap"]) + draw["offset"][:, None]
-    num_judges = draw["offset"].shape[0]
-    cut = ordered(draw["cut_gap"]) if "cut_gap" in draw else jnp.zeros((num_judges, 1))
-    scale = draw.get("drift_scale", jnp.full(num_judges, knobs.drift))
-    return confusion(location, cut, scale[:, None] * draw["drift"])

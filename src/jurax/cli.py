@@ -183,15 +183,13 @@ def aggregate(
                 answers, output, options, truth=truth, gold=gold, say=status.update
             )
         console = Console()
-        for text in content["warnings"]:
-            messages.print(f"warning: {text}", highlight=False, markup=False)
+        show_warnings(content["warnings"])
         if content["scores"]:
             figures = {name: round(value, 3) for name, value in content["scores"].items()}
             console.print(f"against known labels: {figures}", highlight=False, markup=False)
         if content["posterior_status"]:
             console.print(f"posterior: {content['posterior_status']}", highlight=False)
-        files = ", ".join(sorted(path.name for path in output.iterdir()))
-        console.print(f"files in {output}: {files}", highlight=False)
+        show_files(output)
 
 
 @app.command()
@@ -253,13 +251,11 @@ def rank(
             content = report.rank(
                 table, output, options, gold=gold, self_map=own or None, say=status.update
             )
-        for text in content["warnings"]:
-            messages.print(f"warning: {text}", highlight=False, markup=False)
+        show_warnings(content["warnings"])
         console = Console()
         console.print(f"ranked by {content['target']}", highlight=False, markup=False)
         console.print(ranking_table(output / "leaderboard.csv"))
-        files = ", ".join(sorted(path.name for path in output.iterdir()))
-        console.print(f"files in {output}: {files}", highlight=False)
+        show_files(output)
 
 
 def ranking_table(path: Path) -> Table:
@@ -291,8 +287,19 @@ def show(content: dict, output: Path) -> None:
         console.print(f"{name}: {gain['accuracy']:+.1%}{suffix} (paired)", highlight=False)
     for name, figures in content["methods"].items():
         console.print(f"target of {name}: {figures['target']}", highlight=False)
+    show_files(output)
+
+
+def show_warnings(warnings: list[str]) -> None:
+    """What was seen in the data and in the fit, on the error stream."""
+    for text in warnings:
+        messages.print(f"warning: {text}", highlight=False, markup=False)
+
+
+def show_files(output: Path) -> None:
+    """Say where the results are."""
     files = ", ".join(sorted(path.name for path in output.iterdir() if path.is_file()))
-    console.print(f"files in {output}: {files}", highlight=False)
+    Console().print(f"files in {output}: {files}", highlight=False)
 
 
 def progress() -> Progress:

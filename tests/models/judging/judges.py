@@ -1,6 +1,5 @@
 """Tables of simulated judges, drawn from the prior of the simplex program."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -41,8 +40,3 @@ def draw(
             )
         )
     return pd.concat(rows, ignore_index=True), truth, prevalence @ np.arange(num_levels)
-
-
-def keys(num: int) -> jax.Array:
-    """Keys of data sets."""
-    return jax.random.split(jax.random.key(5), num)

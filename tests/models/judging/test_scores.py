@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from jurax.models.judging import Scores
+from jurax.models.judging.judge_cards import score_cards
 from jurax.models.judging.judge_law import rows_of
 
 
@@ -166,3 +167,19 @@ def test_rows_count_equal_answers_once() -> None:
     assert float(rows.count.sum()) == 100 and int((rows.count > 0).sum()) <= 8
     counts = np.asarray((rows.hot * rows.count[..., None]).sum(axis=1))
     assert np.array_equal(counts.reshape(2, 2, 2).transpose(1, 0, 2), scores.counts())
+
+
+@pytest.mark.parametrize("self_judging", ["mask", "keep"])
+def test_self_preference_counts_masked_scores(self_judging: str) -> None:
+    """The judge gives everybody .5 more than the other does, and itself one more on top."""
+    rows = []
+    for item, candidate in product(range(4), ["a", "b", "c"]):
+        base = item % 3 + 1
+        rows.append((item, candidate, "j", base + (item % 2) + (candidate == "a")))
+        rows.append((item, candidate, "k", base))
+    frame = pd.DataFrame(rows, columns=["item", "candidate", "judge", "score"])
+    scores = Scores(frame, self_map={"j": "a"}, self_judging=self_judging)
+    cards = score_cards(scores).set_index("judge")
+    assert cards.loc["j", "self_preference"] == 1 and np.isnan(cards.loc["k", "self_preference"])
+    assert scores.num_masked == (4 if self_judging == "mask" else 0)
+    assert len(scores.own.pair) == 4

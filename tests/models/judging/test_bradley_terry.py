@@ -149,6 +149,26 @@ def test_order_swapped_and_names_as_winners_say_the_same(key: Array) -> None:
     assert np.allclose(boards[0], boards[1]) and np.allclose(boards[0], boards[2], atol=1e-4)
 
 
+def test_swapped_rows_say_who_was_shown_first(key: Array) -> None:
+    """A swapped row is the row with the two exchanged, as the judge saw it."""
+    table = battles(np.random.default_rng(8), np.array([0.0, 1.0, 0.3]), 300, place=1.0, nu=0.3)
+    swapped = np.random.default_rng(9).random(300) < 0.5
+    names, winner = table[["model_a", "model_b"]], table["winner"]
+    turned = winner.map({"model_a": "model_b", "model_b": "model_a", "tie": "tie"})
+    marked = pd.DataFrame(
+        {
+            "model_a": names["model_a"].where(~swapped, names["model_b"]),
+            "model_b": names["model_b"].where(~swapped, names["model_a"]),
+            "winner": winner.where(~swapped, turned),
+            "swapped": swapped,
+        }
+    )
+    counts = [BradleyTerry().counts(Preferences(t)) for t in (table, marked)]
+    assert np.array_equal(*counts)
+    cards = [BradleyTerry().fit(key, t).judges()["position_bias"] for t in (table, marked)]
+    assert np.array_equal(*cards) and cards[0].iloc[0] > 0.1
+
+
 def test_a_judge_that_prefers_a_place_is_flagged(key: Array) -> None:
     rng = np.random.default_rng(7)
     fair = battles(rng, np.array([0.0, 0.5, 1.0]), 200).assign(judge="fair")

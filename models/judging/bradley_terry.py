@@ -122,6 +122,8 @@ class BradleyTerry:
             counts[..., [0, 2]] += counts[..., [1]] / 2
         if self.ties != "davidson":
             counts[..., 1] = 0
+        if not counts.any():
+            raise ValueError("every battle is a tie: nothing is left with ties='drop'")
         return jnp.asarray(counts)
 
     def _prior(self, counts: Float[Array, "C C O"]) -> tuple[Array, Array]:

@@ -3,15 +3,13 @@
 Shape letters: B battles, U distinct battles, C candidates, J judges.
 """
 
-import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from jurax.models.judging.components import components
 from jurax.models.judging.scores import sorted_if_possible
 from jurax.models.tables import as_frame, read_columns, show
 
@@ -79,24 +77,12 @@ class Preferences:
         self.second = self.candidates.get_indexer(pd.Index(frame["model_b"]))
         self.outcome = outcome.to_numpy()
         self.judge = self.judges.get_indexer(pd.Index(frame["judge"]))
-        swapped = frame["swapped"].astype(bool) if "swapped" in frame else False
-        self.shown_first = np.where(np.broadcast_to(swapped, len(frame)), -1, 1)
+        self.shown_first = np.ones(len(frame), int)
+        if "swapped" in frame:
+            self.shown_first = np.where(truths(frame["swapped"]), -1, 1)
         self.item = pd.factorize(frame["item"])[0] if "item" in frame else np.arange(len(frame))
-        self.components = self._components()
-
-    def _components(self) -> Int[np.ndarray, " C"]:
-        """Parts of the graph of battles; warns if there is more than one."""
         size = len(self.candidates)
-        graph = coo_array((np.ones(len(self)), (self.first, self.second)), shape=(size, size))
-        number, parts = connected_components(graph, directed=False)
-        if number > 1:
-            groups = [list(self.candidates[parts == part]) for part in range(number)]
-            warnings.warn(
-                f"the candidates fall into {number} groups that never met: {groups}; scores are "
-                "comparable within a group only",
-                stacklevel=3,
-            )
-        return parts
+        self.components = components(self.candidates, self.first, self.second, size, "never met")
 
     @property
     def num_candidates(self) -> int:
@@ -118,6 +104,17 @@ class Preferences:
             f"Preferences({len(self)} battles, {self.num_candidates} candidates, {judges}, "
             f"{ties:.0%} ties)"
         )
+
+
+def truths(column: pd.Series) -> pd.Series:
+    """A column of true and false, or of 1 and 0; text is refused, as "False" would be true."""
+    strange = ~column.isin([True, False])
+    if strange.any():
+        row = strange.index[int(strange.argmax())]
+        raise ValueError(
+            f"column {column.name!r} must hold true or false, got {show(column[row])} in row {row}"
+        )
+    return column.astype(bool)
 
 
 def outcomes(frame: pd.DataFrame) -> pd.Series:

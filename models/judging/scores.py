@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from jurax.models.judging.components import components
 from jurax.models.judging.levels import level_index, read_levels
 from jurax.models.tables import as_frame, read_columns, show, with_columns
 
@@ -50,6 +51,7 @@ class Scores:
         failure_rate: share of a judge's entries that hold no readable score.
         num_masked: ratings left out because a judge scored itself.
         self_map: as given.
+        components: number of the part of each candidate that shares judges, directly or by others.
         own: what judges gave themselves where another judge scored the answer too, masked or not.
 
     Raises:
@@ -124,6 +126,13 @@ class Scores:
             raise ValueError(f"gold names the candidate {show(name)}, who has no scores")
         self.gold = np.full(len(pairs), -1)
         if len(known):
+            if len(pairs) == codes.max() + 1 + len(known):
+                one, other = (", ".join(map(show, x)) for x in (known.index[0], pairs[0]))
+                warnings.warn(
+                    "no gold belongs to an answer that has scores; are item and candidate written "
+                    f"alike? gold has {one}; scores have {other}",
+                    stacklevel=4,
+                )
             values = read_levels(known, levels)
             if values.isna().any():
                 raise ValueError(
@@ -142,13 +151,16 @@ class Scores:
             warnings.warn(f"many scores are missing or unreadable: {lines}", stacklevel=3)
 
     def _check_coverage(self) -> None:
-        """Every candidate needs a score; candidates without common judges are not comparable."""
-        counts = np.bincount(self.pair_candidate[self.pair], minlength=self.num_candidates)
+        """Every candidate needs a score; groups without a common judge are not comparable."""
+        candidate = self.pair_candidate[self.pair]
+        counts = np.bincount(candidate, minlength=self.num_candidates)
         if (counts == 0).any():
             lacking = [show(name) for name in self.candidates[counts == 0]]
             raise ValueError(
                 f"no usable score for {', '.join(lacking)}: all are missing, unreadable or masked"
             )
+        judge, size = self.num_candidates + self.judge, self.num_candidates + self.num_judges
+        self.components = components(self.candidates, candidate, judge, size, "share no judge")
 
     @property
     def num_candidates(self) -> int:

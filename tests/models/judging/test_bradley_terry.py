@@ -129,6 +129,12 @@ def test_groups_that_never_met_are_named(key: Array) -> None:
         BradleyTerry().fit(key, table)
 
 
+def test_ties_alone_cannot_be_dropped(key: Array) -> None:
+    table = {"model_a": ["a"], "model_b": ["b"], "winner": ["tie"]}
+    with pytest.raises(ValueError, match="every battle is a tie"):
+        BradleyTerry(ties="drop").fit(key, table)
+
+
 def test_elo_is_a_scale(key: Array) -> None:
     table = battles(np.random.default_rng(5), np.array([0.0, 1.0]), 500)
     logit, elo = (BradleyTerry(scale=s).fit(key, table).draws for s in ("logit", "elo"))
@@ -186,6 +192,10 @@ BAD = {
     ),
     "no column": ({"model_a": ["x"], "winner": ["tie"]}, "lacks the column"),
     "no name": ({"model_a": [None], "model_b": ["y"], "winner": ["tie"]}, "no model_a"),
+    "text for swapped": (
+        {"model_a": ["x"], "model_b": ["y"], "winner": ["tie"], "swapped": ["False"]},
+        "'swapped' must hold true or false, got 'False' in row 0",
+    ),
     "empty": ({"model_a": [], "model_b": [], "winner": []}, "no preferences"),
 }
 

@@ -159,6 +159,19 @@ def test_gold_may_belong_to_answers_without_scores() -> None:
     assert (Scores(inside).gold >= 0).sum() == 2
 
 
+def test_gold_that_fits_no_answer_is_reported() -> None:
+    known = pd.DataFrame({"item": ["0"], "candidate": ["a"], "gold": [2]})
+    with pytest.warns(UserWarning, match="no gold belongs to an answer.*'0'"):
+        Scores(table(), gold=known)
+
+
+def test_candidates_without_a_common_judge_are_named() -> None:
+    frame = table()
+    apart = frame[(frame["candidate"] == "a") == (frame["judge"] == "j")]
+    with pytest.warns(UserWarning, match="2 groups that share no judge: .*'a'.*'bb'"):
+        assert len(set(Scores(apart).components)) == 2
+
+
 def test_rows_count_equal_answers_once() -> None:
     rng = np.random.default_rng(0)
     frame = table(50).assign(score=rng.integers(1, 3, 200))

@@ -116,6 +116,7 @@ class Scores:
         rated = pd.MultiIndex.from_frame(frame[["item", "candidate"]])
         codes, pairs = pd.factorize(rated)
         pairs = pd.MultiIndex.from_tuples(pairs, names=["item", "candidate"])
+        num_rated = len(pairs)
         if len(known):
             pairs = pairs.append(known.index.difference(pairs, sort=False))
         self.pair = codes
@@ -126,7 +127,7 @@ class Scores:
             raise ValueError(f"gold names the candidate {show(name)}, who has no scores")
         self.gold = np.full(len(pairs), -1)
         if len(known):
-            if len(pairs) == codes.max() + 1 + len(known):
+            if num_rated and len(pairs) == num_rated + len(known):
                 one, other = (", ".join(map(show, x)) for x in (known.index[0], pairs[0]))
                 warnings.warn(
                     "no gold belongs to an answer that has scores; are item and candidate written "
